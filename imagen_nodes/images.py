@@ -1,0 +1,55 @@
+"""The conversions between pictures, links and networks. Nothing else rescales pixels.
+
+    IMAGE    float32 ``[b h w c]`` in 0..1, sRGB, c = 3 (4 with alpha, 1 grey inside the library)
+    MASK     float32 ``[b h w]`` in 0..1; 1 = fill this in
+    network  float ``[b c h w]`` in -1..1
+    picture  PIL, 8 bits
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+# PIL modes by number of channels.
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def from_network(images: Tensor) -> Tensor:
+    """``[b c h w]`` in -1..1 -> IMAGE on the CPU, clamped."""
+    return images.float().add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).contiguous().cpu()
+
+
+def to_network(images: Tensor) -> Tensor:
+    """IMAGE -> ``[b c h w]`` in -1..1, channels_last."""
+    return images.permute(0, 3, 1, 2).mul(2).sub(1)
+
+
+def to_pictures(images: Tensor) -> list[Image.Image]:
+    """IMAGE -> pictures. Values are truncated to 8 bits, as ComfyUI does, not rounded."""
+    pixels = np.clip(images.cpu().numpy() * 255.0, 0, 255).astype(np.uint8)
+    if pixels.shape[3] == 1:
+        pixels = pixels[..., 0]
+    return [Image.fromarray(pixel) for pixel in pixels]
+
+
+def grid(images: Tensor, columns: int = 0, gap: int = 0, fill: float = 0.0) -> Tensor:
+    """IMAGE of a batch -> IMAGE of one picture, row by row; cells left over hold ``fill``.
+
+    Args:
+        columns: pictures a row; 0: as square as possible, never higher than wide.
+        gap: px between pictures.
+        fill: value of gaps and empty cells, 0..1.
+    """
+    b, h, w, c = images.shape
+    columns = min(columns, b) if columns else math.ceil(math.sqrt(b))
+    rows = math.ceil(b / columns)
+    sheet = images.new_full((rows * (h + gap) - gap, columns * (w + gap) - gap, c), fill)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (h + gap), (i % columns) * (w + gap)
+        sheet[top : top + h, left : left + w] = image
+    return sheet[None]

@@ -1,0 +1,184 @@
+"""DCGAN: a stack of strided transposed convolutions, and its mirror image.
+
+Source: Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional
+Generative Adversarial Networks", 2015, section 3 (layers) and section 4 (initial weights). At
+32 px with the default width the generator is
+
+    z 100 -> 4x4x512 -> 8x8x256 -> 16x16x128 -> 32x32x3
+
+and the discriminator 32x32x3 -> 16x16x128 -> 8x8x256 -> 4x4x512 -> one logit. Every further power
+of two adds one layer at the inner end, so that there is one logit an image at every resolution.
+
+Both take class conditions: the generator concatenates a class embedding to z (Mirza & Osindero,
+"Conditional Generative Adversarial Nets", 2014), the discriminator projects on one (Miyato &
+Koyama, "cGANs with Projection Discriminator", 2018, equation 4).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Generator, Tensor, nn
+
+from .architecture import Architecture, powers_of_two
+from .layers import SelfAttention
+
+RESOLUTIONS = powers_of_two(16, 256)
+
+
+class _DCGAN(Architecture):
+    """What generator and discriminator share: they mirror each other."""
+
+    resolution: int = 32
+    """Side of the square images, px: a power of two from 16 to 256."""
+    channels: Annotated[int, Field(ge=1, le=4)] = 3
+    """Image channels: 1 grey, 3 RGB, 4 RGBA."""
+    width: Annotated[int, Field(ge=8, le=512, multiple_of=8)] = 128
+    """Channels at half the resolution; doubled at each halving."""
+    width_max: Annotated[int, Field(ge=8, le=2048, multiple_of=8)] = 1024
+    """No layer has more channels than this."""
+    attention: tuple[int, ...] = ()
+    """Resolutions (px) whose feature maps get self-attention; none: ()."""
+    classes: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Number of classes; 0: unconditional."""
+
+    @field_validator("resolution")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value not in RESOLUTIONS:
+            raise ValueError(f"must be one of {', '.join(map(str, RESOLUTIONS))}")
+        return value
+
+    @model_validator(mode="after")
+    def _attention_fits(self) -> Self:
+        for side in self.attention:
+            if side not in self.sides:
+                raise ValueError(
+                    f"attention at {side} px: this network has feature maps at "
+                    f"{', '.join(map(str, self.sides))} px"
+                )
+        return self
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Resolutions of the feature maps, px, from 4 to half the image's."""
+        return powers_of_two(4, self.resolution // 2)
+
+    def width_at(self, side: int) -> int:
+        """Channels of the feature map of ``side`` px."""
+        return min(self.width * self.resolution // (2 * side), self.width_max)
+
+
+class DCGANGenerator(_DCGAN):
+    """Latents to images by transposed convolutions."""
+
+    kind: Literal["dcgan-generator"] = "dcgan-generator"
+    """Names this architecture in files."""
+    z_dim: Annotated[int, Field(ge=1, le=4096)] = 100
+    """Length of the latent vector z."""
+    class_dim: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Length of the class embedding that is concatenated to z; unused without classes."""
+
+    def build(self) -> DCGANGeneratorNetwork:
+        return DCGANGeneratorNetwork(self)
+
+
+class DCGANDiscriminator(_DCGAN):
+    """Images to one logit each by strided convolutions."""
+
+    kind: Literal["dcgan-discriminator"] = "dcgan-discriminator"
+    """Names this architecture in files."""
+
+    def build(self) -> DCGANDiscriminatorNetwork:
+        return DCGANDiscriminatorNetwork(self)
+
+
+class DCGANGeneratorNetwork(nn.Module):
+    """``z [b z_dim]``, ``labels [b]`` (int64; needed exactly where there are classes) ->
+    ``[b channels resolution resolution]`` in -1..1."""
+
+    def __init__(self, architecture: DCGANGenerator) -> None:
+        super().__init__()
+        a = architecture
+        self.embed = nn.Embedding(a.classes, a.class_dim) if a.classes else None
+        inputs = a.z_dim + (a.class_dim if a.classes else 0)
+        layers: list[nn.Module] = []
+        for side in a.sides:
+            outputs = a.width_at(side)
+            # 1x1 -> 4x4 needs no padding; from then on kernel 4, stride 2, padding 1 doubles.
+            stride, padding = (1, 0) if side == 4 else (2, 1)
+            layers += [
+                nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            ]
+            if side in a.attention:
+                layers.append(SelfAttention(outputs))
+            inputs = outputs
+        layers += [nn.ConvTranspose2d(inputs, a.channels, 4, 2, 1), nn.Tanh()]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.embed is not None:
+            if labels is None:
+                raise ValueError("a conditional generator needs class labels")
+            z = torch.cat([z, self.embed(labels)], dim=1)
+        return self.main(z[:, :, None, None])
+
+    def initialise(self, random: Generator) -> None:
+        """New weights from ``random``: see :func:`initialise`; class embeddings ~ N(0, 1), like z."""
+        initialise(self, random)
+        if self.embed is not None:
+            nn.init.normal_(self.embed.weight, generator=random)
+
+
+class DCGANDiscriminatorNetwork(nn.Module):
+    """``[b channels resolution resolution]`` in -1..1, ``labels [b]`` -> logits ``[b]``;
+    positive: real."""
+
+    def __init__(self, architecture: DCGANDiscriminator) -> None:
+        super().__init__()
+        a = architecture
+        layers: list[nn.Module] = []
+        inputs = a.channels
+        for side in reversed(a.sides):
+            outputs = a.width_at(side)
+            outermost = side == a.sides[-1]
+            layers.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=outermost))
+            if not outermost:
+                layers.append(nn.BatchNorm2d(outputs))
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            if side in a.attention:
+                layers.append(SelfAttention(outputs))
+            inputs = outputs
+        self.main = nn.Sequential(*layers)
+        self.logit = nn.Conv2d(inputs, 1, 4)
+        self.embed = nn.Embedding(a.classes, inputs) if a.classes else None
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        features = self.main(images)  # [b c 4 4]
+        logits = self.logit(features).flatten()
+        if self.embed is not None:
+            if labels is None:
+                raise ValueError("a conditional discriminator needs class labels")
+            logits = logits + (self.embed(labels) * features.sum((2, 3))).sum(1)
+        return logits
+
+    def initialise(self, random: Generator) -> None:
+        """New weights from ``random``: see :func:`initialise`."""
+        initialise(self, random)
+
+
+def initialise(network: nn.Module, random: Generator) -> None:
+    """Convolutions and embeddings ~ N(0, 0.02), batch norm gains ~ N(1, 0.02), biases 0.
+
+    Source: Radford et al. 2015, section 4 (0.02); the gains' mean of 1 is the authors' code."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+            nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
+        if isinstance(getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""Training: a recipe trains networks on data and writes checkpoints."""

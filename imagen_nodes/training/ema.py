@@ -1,0 +1,52 @@
+"""The exponential moving average of the generator's weights, which is the generator that ships.
+
+Source: Karras et al., "Progressive Growing of GANs", 2018, section 4; half-life and ramp-up as in
+Karras et al., "Training Generative Adversarial Networks with Limited Data", 2020, appendix C.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Keeps an averaged copy of ``network``. ``half_life`` in kimg; never longer than ``ramp`` of
+    the images seen so far, so that the first average is not of the initial weights."""
+
+    def __init__(self, network: nn.Module, half_life: float, ramp: float = 0.05) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.half_life = half_life
+        self.ramp = ramp
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, nimg: int, batch: int) -> None:
+        """Move towards ``network`` after ``batch`` more images, ``nimg`` seen in all."""
+        half_life = min(self.half_life * 1000, nimg * self.ramp)
+        beta = 0.5 ** (batch / max(half_life, 1e-8))
+        mean, new = _floats(self.network), _floats(network)
+        torch._foreach_lerp_(mean, new, 1 - beta)
+
+    @torch.no_grad()
+    def snapshot(self, latents: list[tuple[Tensor, Tensor | None]]) -> nn.Module:
+        """A copy of the average, with batch norm statistics of its own over ``latents``, a list of
+        (z, labels) batches: those averaged from the raw network's are too wide.
+
+        Source: Brock et al., "Large Scale GAN Training", 2019, appendix D, "standing statistics".
+        """
+        network = copy.deepcopy(self.network).train()
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the cumulative mean
+        if norms:
+            for z, labels in latents:
+                network(z, labels)
+        return network.eval()
+
+
+def _floats(network: nn.Module) -> list[Tensor]:
+    tensors = [*network.parameters(), *network.buffers()]
+    return [tensor for tensor in tensors if tensor.is_floating_point()]

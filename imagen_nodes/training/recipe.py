@@ -1,0 +1,69 @@
+"""A recipe: a task with its numbers. Presets are the recipes that come with the program."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ..spec import Spec
+from .tasks.generate import Generate
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Adam(Spec):
+    """Kingma & Ba, "Adam", 2015. One for each network."""
+
+    lr: Positive = 2e-4
+    """Learning rate."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """Decay of the first and second moment."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+
+
+class Recipe(Spec):
+    """Everything that decides a training's result, but the data."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+    """Names the run and its weights."""
+    task: Generate = Generate()
+    """Networks and losses."""
+    kimg: Positive = 1000
+    """Length of the training, thousands of images shown to the discriminator."""
+    batch: Annotated[int, Field(ge=2, le=65536)] = 64
+    """Images a step."""
+    optimiser: Adam = Adam()
+    """The same for every network."""
+    flip: bool = True
+    """Mirror every other image, at random."""
+    ema_half_life: Positive = 50
+    """Of the averaged generator, kimg; never longer than 5% of the images seen."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides every random number."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward passes; auto: whichever a probe at the start finds faster."""
+    log_kimg: Positive = 1
+    """Distance of log lines, kimg."""
+    sample_kimg: Positive = 25
+    """Distance of sample grids and plots, kimg."""
+    snapshot_kimg: Positive = 50
+    """Distance of snapshots and training states, kimg."""
+
+
+PRESETS: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="dcgan-cifar10"),
+        Recipe(name="lsgan-cifar10", task=Generate(loss="mse")),
+        Recipe(
+            name="dcgan-64",
+            task=Generate(
+                generator=DCGANGenerator(resolution=64, width=64),
+                discriminator=DCGANDiscriminator(resolution=64, width=64),
+            ),
+        ),
+    )
+}

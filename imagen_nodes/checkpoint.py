@@ -22,11 +22,14 @@ from .files import write_atomically
 from .spec import Spec, problems
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from .networks.architecture import Architecture
 
 CARD_KEY = "imagen_nodes.card"
+# Bytes; safetensors' own.
+HEADER_LIMIT = 100_000_000
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".ckpt", ".bin"})
 
 
@@ -125,6 +128,24 @@ class Header:
         return total
 
 
+@dataclass(frozen=True)
+class Model:
+    """A loaded checkpoint, as links carry it: frozen, in evaluation mode. Its host moves it."""
+
+    name: str
+    card: Card
+    architecture: Architecture
+    network: nn.Module
+
+
+@dataclass(frozen=True)
+class Running:
+    """A model's network where and how it runs, for as long as the host says."""
+
+    network: nn.Module
+    device: torch.device
+
+
 def inspect(path: Path) -> Header:
     """Read a checkpoint's header; no tensor data is read and torch is not imported.
 
@@ -149,9 +170,36 @@ def inspect(path: Path) -> Header:
     return Header(card, tensors)
 
 
-def load(path: Path) -> tuple[Card, nn.Module]:
-    """Read a checkpoint: its card, and its network with weights, on the CPU, in evaluation mode,
-    frozen.
+def describe(header: Header) -> str:
+    """A header for people, a line a field."""
+    card = header.card
+    hyperparameters = {k: v for k, v in card.architecture.items() if k != "kind"}
+    rows = [
+        ("title", card.title),
+        ("description", card.description),
+        ("task", card.task),
+        ("architecture", card.architecture["kind"]),
+        ("", ", ".join(f"{key} {value}" for key, value in hyperparameters.items())),
+        ("parameters", f"{header.parameters:,} values in {len(header.tensors)} tensors"),
+        ("classes", ", ".join(card.class_names)),
+        ("created", card.created),
+        ("licence", card.licence),
+    ]
+    if card.training:
+        t = card.training
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in t.losses.items())
+        recipe = t.recipe.get("name", "")
+        rows.append(("trained", f"{recipe}, {t.nimg / 1000:,.0f} kimg on {t.data}"))
+        rows += [("losses", losses), ("selection", t.selection)]
+    rows += [
+        (m.metric, f"{m.value:.2f} ({m.samples:,} samples against {m.reference})")
+        for m in card.quality
+    ]
+    return "\n".join(f"{name:13} {value}" for name, value in rows if value)
+
+
+def load(path: Path) -> Model:
+    """Read a checkpoint: its card, and its network with weights, on the CPU.
 
     Raises:
         CheckpointError: as :func:`inspect`, or tensors that do not fit the card.
@@ -165,7 +213,16 @@ def load(path: Path) -> tuple[Card, nn.Module]:
         network = architecture.build()
     _compare(path, header, network)
     network.load_state_dict(load_file(path), strict=True, assign=True)
-    return header.card, network.requires_grad_(False).eval()
+    network.requires_grad_(False).eval()
+    return Model(path.name, header.card, architecture, network)
+
+
+def placed(model: Model, device: torch.device) -> Running:
+    """The model's network, moved to ``device``, in channels_last."""
+    import torch
+
+    network = model.network.to(device, memory_format=torch.channels_last)  # pyright: ignore
+    return Running(network, device)
 
 
 def save(path: Path, card: Card, network: nn.Module) -> None:
@@ -260,9 +317,15 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
 
 
 def _diagnosis(path: Path, message: str) -> str:
-    """What a reader can do about safetensors' ``message``."""
-    if path.stat().st_size < 8 or "IncompleteBuffer" in message or "incomplete" in message:
-        return "truncated: it ends before the tensors that its header lists. Download it again"
-    if "HeaderTooLarge" in message or "header too large" in message:
-        return "not a safetensors file (its header would be absurdly large)"
+    """What a reader can do about safetensors' ``message``. Source of the layout: a file is the
+    header's length (8 bytes, little-endian), the header, the tensors."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        end = 8 + int.from_bytes(file.read(8), "little")
+    if size >= 8 and end > 8 + HEADER_LIMIT:
+        return f"not a safetensors file (its header would be {end - 8} bytes long)"
+    if size < 8 or end > size:
+        return f"truncated: it is {size} bytes long and ends within its header. Get it again"
+    if "incomplete" in message:
+        return "truncated: its size is not that of the tensors that its header lists. Get it again"
     return f"not a valid safetensors file ({message.strip()})"

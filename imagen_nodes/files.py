@@ -10,6 +10,9 @@ from typing import IO
 
 from .errors import StorageError
 
+# Ends the names of files that are being written.
+PARTIAL = ".partial"
+
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
     """Write ``content`` (bytes, or a function that writes to the open file) so that ``path`` holds
@@ -21,7 +24,9 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object])
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL
+        )
         with os.fdopen(handle, "wb") as file:
             if callable(content):
                 content(file)
@@ -29,10 +34,16 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object])
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote in ``folder`` left behind."""
+    for path in folder.rglob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """The conversions between pictures, links and networks. Nothing else rescales pixels.
 
-    IMAGE    float32 ``[b h w c]`` in 0..1, sRGB, c = 3 (4 with alpha, 1 grey inside the library)
-    MASK     float32 ``[b h w]`` in 0..1; 1 = fill this in
-    network  float ``[b c h w]`` in -1..1
-    picture  PIL, 8 bits
+IMAGE    float32 ``[b h w c]`` in 0..1, sRGB, c = 3 (4 with alpha, 1 grey inside the library)
+MASK     float32 ``[b h w]`` in 0..1; 1 = fill this in
+network  float ``[b c h w]`` in -1..1
+picture  PIL, 8 bits
 """
 
 from __future__ import annotations

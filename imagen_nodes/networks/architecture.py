@@ -33,7 +33,7 @@ class GeneratorArchitecture(Architecture):
 
 
 class LatentGenerator(Protocol):
-    """A built generator: ``z [b z_dim]``, ``labels [b]`` int64 or None -> ``[b c h w]`` in -1..1."""
+    """A built generator: ``z [b z_dim]``, ``labels [b]`` int64 or None -> ``[b c h w]``, -1..1."""
 
     def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor: ...
     def initialise(self, random: Generator) -> None: ...

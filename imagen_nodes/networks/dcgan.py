@@ -128,7 +128,7 @@ class DCGANGeneratorNetwork(nn.Module):
         return self.main(z[:, :, None, None])
 
     def initialise(self, random: Generator) -> None:
-        """New weights from ``random``: see :func:`initialise`; class embeddings ~ N(0, 1), like z."""
+        """New weights from ``random``: see :func:`initialise`; class embeddings ~ N(0, 1)."""
         initialise(self, random)
         if self.embed is not None:
             nn.init.normal_(self.embed.weight, generator=random)
@@ -180,5 +180,6 @@ def initialise(network: nn.Module, random: Generator) -> None:
             nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
-        if isinstance(getattr(module, "bias", None), Tensor):
-            nn.init.zeros_(module.bias)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, Tensor):
+            nn.init.zeros_(bias)

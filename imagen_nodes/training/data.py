@@ -10,17 +10,18 @@ import io
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError
 from .randomness import numpy_random
@@ -29,12 +30,17 @@ from .task import Batch
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # In the order of the labels, as batches.meta has them.
-CIFAR10_CLASSES = tuple(
-    "airplane automobile bird cat deer dog frog horse ship truck".split(),
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
 )
 CIFAR10_FOLDER = "cifar-10-batches-py"
-# Sheets of 25 x 40 tiles of 32 px: label, class name, number.
-PACKED_SHEET = re.compile(r"(?:.*/)?(\d+)-([a-z]+)-\d+\.webp")
+# Sheets of rows and columns of 32 px tiles: label, class name, number.
+PACKED_SHEET = re.compile(
+    rf"(?:.*/)?({'|'.join(f'{i}-{name}' for i, name in enumerate(CIFAR10_CLASSES))})-\d+\.webp"
+)
+# A picture in a zip may not unpack to more than this, bytes: 16 Mpx, uncompressed, twice over.
+FILE_LIMIT = 1 << 27
 
 Pixels = NDArray[np.uint8]
 
@@ -91,8 +97,9 @@ def open_data(path: Path, resolution: int, channels: int) -> Dataset:
     """Decode the pictures at ``path`` to ``resolution`` px and ``channels`` channels.
 
     ``path`` is a folder that holds (or is) torchvision's ``cifar-10-batches-py``, a zip of packed
-    CIFAR-10 sheets, or any folder or zip of images; subfolders that hold all the images are
-    classes, in alphabetical order. Unreadable pictures are skipped and named in the result.
+    CIFAR-10 sheets, or any folder or zip of images; two or more subfolders that hold all the
+    images are classes, in alphabetical order. Unreadable pictures are skipped and named in the
+    result.
 
     Raises:
         DataError: there is nothing at ``path``, or no readable picture in it.
@@ -100,25 +107,44 @@ def open_data(path: Path, resolution: int, channels: int) -> Dataset:
     if not path.exists():
         raise DataError(f"{path}: no such folder or zip file. Give the pictures with --data PATH")
     if path.is_dir():
-        for folder in (path, path / CIFAR10_FOLDER):
-            if (folder / "data_batch_1").is_file():
-                images, labels = _cifar10_batches(folder)
-                return _dataset(path, _fit_all(images, resolution, channels), labels)
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        names = [p.relative_to(path).as_posix() for p in files]
-        return _pictures(path, names, lambda n: (path / n).read_bytes(), resolution, channels)
+        return _open_folder(path, resolution, channels)
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: neither a folder nor a zip file of pictures")
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(
-            info.filename
-            for info in archive.infolist()
-            if not info.is_dir() and PurePosixPath(info.filename).suffix.lower() in SUFFIXES
-        )
-        if names and all(PACKED_SHEET.fullmatch(name) for name in names):
-            images, labels = _cifar10_sheets(names, archive.read)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _open_zip(path, archive, resolution, channels)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path}: a damaged zip file: {error}") from error
+
+
+def _open_folder(path: Path, resolution: int, channels: int) -> Dataset:
+    for folder in (path, path / CIFAR10_FOLDER):
+        if (folder / "data_batch_1").is_file():
+            images, labels = _cifar10_batches(folder)
             return _dataset(path, _fit_all(images, resolution, channels), labels)
-        return _pictures(path, names, archive.read, resolution, channels)
+    files = sorted(p.relative_to(path) for p in path.rglob("*") if p.is_file())
+    names = [p.as_posix() for p in files if _is_picture(p)]
+    return _pictures(path, names, lambda n: (path / n).read_bytes(), resolution, channels)
+
+
+def _open_zip(path: Path, archive: zipfile.ZipFile, resolution: int, channels: int) -> Dataset:
+    def read(name: str) -> bytes:
+        size = archive.getinfo(name).file_size
+        if size > FILE_LIMIT:
+            raise DataError(f"would unpack to {size} bytes; at most {FILE_LIMIT} are read")
+        return archive.read(name)
+
+    names = sorted(name for name in archive.namelist() if _is_picture(PurePosixPath(name)))
+    if names and all(PACKED_SHEET.fullmatch(name) for name in names):
+        images, labels = _cifar10_sheets(path, names, read)
+        return _dataset(path, _fit_all(images, resolution, channels), labels)
+    return _pictures(path, names, read, resolution, channels)
+
+
+def _is_picture(path: PurePath) -> bool:
+    """By its suffix; hidden files and what macOS adds to archives are not."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _dataset(path: Path, images: Pixels, labels: NDArray[np.int64]) -> Dataset:
@@ -149,28 +175,39 @@ def _cifar10_batches(folder: Path) -> tuple[Pixels, NDArray[np.int64]]:
     labels: list[int] = []
     for path in sorted(folder.glob("data_batch_*")):
         try:
-            content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+            with warnings.catch_warnings():
+                # numpy 2.4 dislikes how Python 2's numpy, which wrote the files, spelled dtypes.
+                warnings.simplefilter("ignore")
+                content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
             pixels = np.asarray(content[b"data"], np.uint8).reshape(-1, 3, 32, 32)
             images.append(pixels.transpose(0, 2, 3, 1))
-            labels += content[b"labels"]
+            labels += _cifar10_labels(content[b"labels"], len(pixels))
         except Exception as error:
             raise DataError(f"{path}: not a batch of CIFAR-10 for Python: {error}") from error
     return np.concatenate(images), np.array(labels, np.int64)
 
 
+def _cifar10_labels(labels: Iterable[int], count: int) -> list[int]:
+    found = [int(label) for label in labels]
+    if len(found) != count or not set(found) <= set(range(len(CIFAR10_CLASSES))):
+        raise ValueError(f"needs {count} labels from 0 to 9, one for each image")
+    return found
+
+
 def _cifar10_sheets(
-    names: Iterable[str], read: Callable[[str], bytes]
+    path: Path, names: Iterable[str], read: Callable[[str], bytes]
 ) -> tuple[Pixels, NDArray[np.int64]]:
     images: list[Pixels] = []
     labels: list[int] = []
     for name in names:
-        match = PACKED_SHEET.fullmatch(name)
-        assert match
-        sheet = np.asarray(Image.open(io.BytesIO(read(name))).convert("RGB"))
-        rows, columns = sheet.shape[0] // 32, sheet.shape[1] // 32
-        tiles = sheet.reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+        try:
+            sheet = np.asarray(Image.open(io.BytesIO(read(name))).convert("RGB"))
+            rows, columns = sheet.shape[0] // 32, sheet.shape[1] // 32
+            tiles = sheet.reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+        except Exception as error:  # a thousand images at once are too many to skip
+            raise DataError(f"{path}: {name}: not a sheet of 32 px tiles: {error}") from error
         images.append(tiles)
-        labels += [int(match[1])] * len(tiles)
+        labels += [int(PurePosixPath(name).name[0])] * len(tiles)
     return np.concatenate(images), np.array(labels, np.int64)
 
 
@@ -187,30 +224,46 @@ def _pictures(
         kinds = " ".join(sorted(SUFFIXES))
         raise DataError(f"{path}: no pictures in it. Looked for {kinds}, in subfolders too")
 
-    def decode(content: bytes) -> Pixels | Exception:
+    def decode(name: str) -> Pixels | Exception:
         try:
-            return fit(Image.open(io.BytesIO(content)), resolution, channels)
+            return fit(Image.open(io.BytesIO(read(name))), resolution, channels)
         except Exception as error:  # whatever a decoder raises, the picture is unreadable
             return error
 
     kept: list[str] = []
-    images: list[Pixels] = []
     skipped: list[str] = []
+    images = np.empty((len(names), resolution, resolution, channels), np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name, result in zip(names, pool.map(decode, map(read, names)), strict=True):
+        for name, result in zip(names, pool.map(decode, names), strict=True):
             if isinstance(result, Exception):
-                skipped.append(f"{name}: {result}")
+                skipped.append(f"{name}: {_reason(result)}")
             else:
+                images[len(kept)] = result
                 kept.append(name)
-                images.append(result)
-    if not images:
+    if not kept:
         raise DataError(f"{path}: none of its {len(names)} pictures can be read; {skipped[0]}")
-    classes = [PurePosixPath(name).parts[0] if "/" in name else "" for name in kept]
+    labels, class_names = _classes(kept)
+    return Dataset(path.name, images[: len(kept)], labels, class_names, tuple(skipped))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its message is the address of a buffer
+        return "not a picture, or damaged"
+    return str(error) or type(error).__name__
+
+
+def _classes(names: list[str]) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """Labels and class names from the folders below the one that holds all."""
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    depth = 0
+    while len({folder[: depth + 1] for folder in folders}) == 1 and depth < len(folders[0]):
+        depth += 1
+    classes = ["".join(folder[depth : depth + 1]) for folder in folders]
     class_names = tuple(sorted(set(classes)))
     if "" in class_names or len(class_names) < 2:
-        return Dataset(path.name, np.stack(images), skipped=tuple(skipped))
-    labels = np.array([class_names.index(name) for name in classes], np.int64)
-    return Dataset(path.name, np.stack(images), labels, class_names, tuple(skipped))
+        return None, ()
+    number = {name: i for i, name in enumerate(class_names)}
+    return np.array([number[name] for name in classes], np.int64), class_names
 
 
 def fit(picture: Image.Image, resolution: int, channels: int) -> Pixels:

@@ -21,13 +21,16 @@ class EMA:
         self.half_life = half_life
         self.ramp = ramp
 
+    def half_life_at(self, nimg: int) -> float:
+        """The half-life after ``nimg`` images, in images."""
+        return min(self.half_life * 1000, nimg * self.ramp)
+
     @torch.no_grad()
     def update(self, network: nn.Module, nimg: int, batch: int) -> None:
         """Move towards ``network`` after ``batch`` more images, ``nimg`` seen in all."""
-        half_life = min(self.half_life * 1000, nimg * self.ramp)
-        beta = 0.5 ** (batch / max(half_life, 1e-8))
+        beta = 0.5 ** (batch / max(self.half_life_at(nimg), 1e-8))
         mean, new = _floats(self.network), _floats(network)
-        torch._foreach_lerp_(mean, new, 1 - beta)
+        torch._foreach_lerp_(mean, new, 1 - beta)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def snapshot(self, latents: list[tuple[Tensor, Tensor | None]]) -> nn.Module:

@@ -10,7 +10,7 @@ from ..networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ..spec import Spec
 from .tasks.generate import Generate
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Adam(Spec):

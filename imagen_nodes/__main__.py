@@ -1,0 +1,158 @@
+"""The command line: ``imagen-nodes VERB``. One function a verb; each imports what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import Cancelled, ImagenError, WorkflowError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit code: 0 done, 1 the run failed, 2 the workflow or the call is
+    wrong, 130 cancelled."""
+    args = _parser().parse_args(arguments)
+    try:
+        return args.verb(args)
+    except KeyboardInterrupt:
+        return _complain(args, Cancelled("cancelled"))
+    except ImagenError as error:
+        return _complain(args, error)
+    except BrokenPipeError:  # the reader of our output has left: `imagen-nodes nodes | head`
+        sys.stderr.close()
+        return 0
+
+
+def _complain(args: argparse.Namespace, error: ImagenError) -> int:
+    if getattr(args, "json", False):
+        event: dict[str, Any] = {"event": "error", "message": str(error)}
+        if isinstance(error, WorkflowError):
+            event |= error.report
+        event |= {key: value for key, value in vars(error).items() if key != "report"}
+        print(json.dumps(event, default=str), flush=True)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a workflow and say which files it wrote."""
+    from .console import Console
+    from .runner import Runner
+
+    with Console(json=args.json) as console:
+        runner = Runner(
+            input=args.input,
+            output=args.output,
+            weights=args.weights,
+            device=args.device,
+            listen=console.listen,
+        )
+        checked = runner.check(args.workflow, args.set)
+        console.warn(checked.warnings)
+        runner.run_checked(checked)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Judge a workflow without running it."""
+    from .console import Console
+    from .runner import Runner
+
+    runner = Runner(input=args.input, weights=args.weights)
+    checked = runner.check(args.workflow, args.set)
+    with Console(json=args.json) as console:
+        console.warn(checked.warnings)
+    if args.json:
+        print(json.dumps({"event": "valid", "nodes": len(checked.order)}))
+    else:
+        print(f"{args.workflow}: valid, {len(checked.order)} nodes")
+    return 0
+
+
+def nodes(args: argparse.Namespace) -> int:
+    """List the nodes that there are."""
+    from .graph import describe
+    from .runner import Runner
+
+    runner = Runner()
+    types = runner.types.values()
+    print(describe.as_json(types, runner.host) if args.json else describe.table(types))
+    return 0
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Show what a weights file says of itself."""
+    from . import checkpoint
+
+    header = checkpoint.inspect(args.file)
+    if args.json:
+        tensors = {name: {"shape": t.shape, "dtype": t.dtype} for name, t in header.tensors.items()}
+        print(json.dumps({"card": header.card.model_dump(mode="json"), "tensors": tensors}))
+    else:
+        print(checkpoint.describe(header))
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a recipe on pictures."""
+    from .training import cli
+
+    return cli.main(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .training import cli
+
+    parser = argparse.ArgumentParser("imagen-nodes", description="GANs as nodes.")
+    parser.add_argument("--version", action="version", version=f"imagen-nodes {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def add(verb: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(verb.__name__, help=verb.__doc__, description=verb.__doc__)
+        sub.set_defaults(verb=verb)
+        return sub
+
+    for sub in (add(run), add(check)):
+        sub.add_argument(
+            "workflow", help="JSON in ComfyUI's API format, a PNG that carries one, or an example"
+        )
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NODE.INPUT=VALUE",
+            help="change an input; NODE is an id or a title; repeatable",
+        )
+        sub.add_argument(
+            "--input", type=Path, default="input", metavar="DIR", help="pictures to read"
+        )
+        sub.add_argument(
+            "--weights",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="weights, before ./weights and those that ship; repeatable",
+        )
+        sub.add_argument("--json", action="store_true", help="one JSON event a line")
+        if sub.get_default("verb") is run:
+            sub.add_argument(
+                "--output", type=Path, default="output", metavar="DIR", help="pictures to write"
+            )
+            sub.add_argument("--device", default="", help="cpu, cuda, cuda:1, ...")
+    add(nodes).add_argument("--json", action="store_true", help="as ComfyUI's /object_info")
+    sub = add(inspect)
+    sub.add_argument("file", type=Path, help="a .safetensors file")
+    sub.add_argument("--json", action="store_true", help="the whole card and the tensors")
+    cli.add_arguments(add(train))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The one door to ComfyUI: our node types as its node classes, its services as our host.
+
+ComfyUI is given small adapter classes made from the declarations, never the pydantic classes: its
+V3 machinery clones classes (HOST: ``comfy_api/internal``). Works from ComfyUI 0.3.64 on: options
+that a version does not know are left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
+from comfy_api.latest import ComfyExtension, io
+
+from .folders import WEIGHTS, files, find_weights, shipped
+from .graph.node import DeclaredNode, Input, Output
+from .nodes import NODES
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from .checkpoint import Model, Running
+
+FOLDER = "gan"
+# Our type names -> ComfyUI's classes; all other types are links of our own.
+IO: dict[str, Any] = {
+    "INT": io.Int,
+    "FLOAT": io.Float,
+    "STRING": io.String,
+    "BOOLEAN": io.Boolean,
+    "COMBO": io.Combo,
+    "IMAGE": io.Image,
+    "MASK": io.Mask,
+}
+
+
+def register_folder() -> None:
+    """Make ``models/gan`` a model folder. extra_model_paths.yaml is read before packs are loaded, so
+    it may be one already, without extensions (which would list every file)."""
+    known, _ = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
+    own = str(Path(folder_paths.models_dir, FOLDER))
+    paths = known if own in known else [*known, own]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, set(WEIGHTS))
+
+
+class ComfyHost:
+    """ComfyUI's folders, devices and progress bar."""
+
+    @property
+    def device(self) -> torch.device:
+        return management.get_torch_device()
+
+    @property
+    def _weights_folders(self) -> list[Path]:
+        folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
+        return [*folders, shipped("weights")]
+
+    def choices(self, kind: str) -> Sequence[str]:
+        assert kind == "weights", kind
+        return list(files(self._weights_folders, WEIGHTS))
+
+    def weights(self, name: str) -> Path:
+        return find_weights(self._weights_folders, name)
+
+    @contextmanager
+    def running(self, model: Model) -> Iterator[Running]:
+        from .checkpoint import placed
+        from .precision import autocast
+
+        device = self.device
+        management.free_memory(management.module_size(model.network), device)
+        try:
+            with autocast(device):
+                yield placed(model, device)
+        finally:
+            # Results stay in ComfyUI's cache: their weights should not stay on its GPU.
+            model.network.to(management.unet_offload_device())
+
+    def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
+        """Moves the bar; raises ComfyUI's own exception where the user has cancelled."""
+        shown = None if preview is None else ("JPEG", preview, 512)
+        comfy.utils.ProgressBar(total).update_absolute(done, total, shown)
+
+
+def adapter(node: DeclaredNode) -> type[io.ComfyNode]:
+    """The V3 class that ComfyUI runs for a node."""
+    host = ComfyHost()
+
+    class Adapter(io.ComfyNode):
+        @classmethod
+        def define_schema(cls) -> io.Schema:
+            return schema(node, host)
+
+        @classmethod
+        def execute(cls, **values: Any) -> io.NodeOutput:
+            result = node.run(host, values)
+            return io.NodeOutput(*result.outputs, ui=result.ui or None)
+
+        @classmethod
+        def fingerprint_inputs(cls, **values: Any) -> Any:
+            constants = {name: value for name, value in values.items() if value is not None}
+            return node.fingerprint(host, constants)
+
+    Adapter.__name__ = Adapter.__qualname__ = node.id
+    return Adapter
+
+
+def schema(node: DeclaredNode, host: ComfyHost) -> io.Schema:
+    """The V3 schema of a node, from its declaration."""
+    return io.Schema(
+        node_id=node.id,
+        display_name=node.title,
+        category=node.category,
+        description=node.description.split("\n\n")[0].replace("\n", " "),
+        inputs=[_input(port, host) for port in node.inputs],
+        outputs=[_output(port) for port in node.outputs],
+        is_output_node=node.is_output,
+        is_input_list=node.takes_lists,
+    )
+
+
+def _input(port: Input, host: ComfyHost) -> Any:
+    make = IO.get(port.type, io.Custom(port.type)).Input
+    options = {"id": port.name, "optional": not port.required, **port.widget}
+    if port.type == "COMBO":
+        options["options"] = port.choices(host)
+    known = inspect.signature(make).parameters
+    return make(**{key: value for key, value in options.items() if key in known})
+
+
+def _output(port: Output) -> Any:
+    make = IO.get(port.type, io.Custom(port.type)).Output
+    return make(display_name=port.name, is_output_list=port.is_list, tooltip=port.meaning or None)
+
+
+class ImagenExtension(ComfyExtension):
+    """What ComfyUI asks for our nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [adapter(DeclaredNode(node)) for node in NODES]
+
+
+async def comfy_entrypoint() -> ImagenExtension:
+    """ComfyUI calls this once, when it loads the pack."""
+    register_folder()
+    return ImagenExtension()

@@ -1,0 +1,62 @@
+"""A run as people or programs read it: a progress bar, or one JSON event a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+
+class Console:
+    """Shows the events of a run. For people: a bar on a terminal (none when piped) and a line for
+    each file; with ``json``: every event as it comes."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Say what is odd but no error."""
+        for warning in warnings:
+            if self.json:
+                print(json.dumps({"event": "warning", "message": warning}), flush=True)
+            else:
+                print(f"warning: {warning}", file=sys.stderr)
+
+    def listen(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        if self.json:
+            print(json.dumps(event, default=str), flush=True)
+            return
+        match event["event"]:
+            case "start":
+                terminal = sys.stderr.isatty()
+                self._bar = tqdm(total=event["nodes"], unit="node", disable=not terminal, leave=False)
+            case "node" if self._bar is not None:
+                self._bar.set_description(event["title"], refresh=False)
+                self._bar.update(1)
+            case "progress" if self._bar is not None:
+                self._bar.set_postfix_str(f"{event['done']}/{event['total']}")
+            case "output":
+                for file in event["files"]:
+                    tqdm.write(file)
+                for text in event.get("text", ()):
+                    tqdm.write(str(text))
+            case _:
+                pass
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

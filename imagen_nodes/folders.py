@@ -1,0 +1,50 @@
+"""Where things are: what ships with the package, and paths that must not leave their folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import CheckpointError
+
+WEIGHTS = frozenset({".safetensors"})
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(kind: str) -> Path:
+    """The folder of ``weights`` or ``examples/workflows`` that came with this package: inside it in
+    a wheel, beside it in a checkout."""
+    inside = _PACKAGE / kind
+    return inside if inside.is_dir() else _PACKAGE.parent / kind
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """``folder / name``, or None where that leaves the folder: by ``..``, an absolute path or a
+    symlink."""
+    if "\0" in name:
+        return None
+    root = folder.resolve()
+    path = (root / name).resolve()
+    return path if path.is_relative_to(root) else None
+
+
+def files(folders: Iterable[Path], suffixes: Iterable[str]) -> dict[str, Path]:
+    """Every file with one of ``suffixes`` by its name within its folder, sorted; where folders hold
+    the same name, the earlier one counts."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in folder.rglob("*") if folder.is_dir() else ():
+            if path.suffix.lower() in suffixes and path.is_file():
+                found.setdefault(path.relative_to(folder).as_posix(), path)
+    return dict(sorted(found.items()))
+
+
+def find_weights(folders: Iterable[Path], name: str) -> Path:
+    """The weights file of that name.
+
+    Raises:
+        CheckpointError: there is none; the message lists what there is."""
+    found = files(folders, WEIGHTS)
+    if name not in found:
+        raise CheckpointError(f"no weights {name!r}. There is: {', '.join(found) or 'nothing'}")
+    return found[name]

@@ -1,0 +1,113 @@
+"""LocalHost: folders and a device, with no ComfyUI."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError, UsageError
+from ..folders import WEIGHTS, files, find_weights, inside, shipped
+from .execute import Listener
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from ..checkpoint import Model, Running
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+class LocalHost:
+    """Files in folders, networks on one device; events go to ``listen``.
+
+    Args:
+        weights: folders of weights, searched before ``./weights`` and the ones that ship.
+        device: a torch device by name; empty: a GPU where there is one.
+        metadata: what saved pictures carry.
+    """
+
+    def __init__(
+        self,
+        *,
+        input: Path = Path("input"),
+        output: Path = Path("output"),
+        weights: Sequence[Path] = (),
+        device: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        listen: Listener = lambda event: None,
+    ) -> None:
+        for folder in weights:
+            if not folder.is_dir():
+                raise UsageError(f"--weights {folder}: no such folder")
+        self.folders = {"input": input, "output": output, "temp": output / "temp"}
+        self.weights_folders = (*weights, Path("weights"), shipped("weights"))
+        self.metadata = dict(metadata or {})
+        self.listen = listen
+        self.node_id = ""
+        self._device = device
+        # ComfyUI marks the previews of one session with five random letters.
+        self.preview_suffix = "_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
+
+    @cached_property
+    def device(self) -> torch.device:
+        import torch
+
+        if self._device:
+            try:
+                device = torch.device(self._device)
+                torch.empty(1, device=device)
+            except (RuntimeError, AssertionError) as error:
+                reason = str(error).splitlines()[0]
+                raise UsageError(f"--device {self._device}: cannot be used: {reason}") from error
+            return device
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def choices(self, kind: str) -> Sequence[str]:
+        if kind == "weights":
+            return list(files(self.weights_folders, WEIGHTS))
+        return list(files([self.folders["input"]], PICTURES))
+
+    def weights(self, name: str) -> Path:
+        return find_weights(self.weights_folders, name)
+
+    @contextmanager
+    def running(self, model: Model) -> Iterator[Running]:
+        from ..checkpoint import placed
+        from ..precision import autocast
+
+        with autocast(self.device):
+            yield placed(model, self.device)
+
+    def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
+        self.listen({"event": "progress", "node": self.node_id, "done": done, "total": total})
+
+    def input_file(self, name: str) -> Path:
+        kind = "input"
+        for other in ("input", "output", "temp"):
+            if name.endswith(f"[{other}]"):
+                name, kind = name[: -len(other) - 2].rstrip(), other
+        folder = self.folders[kind]
+        path = inside(folder, name)
+        if path is None:
+            raise DataError(
+                f"{name}: leaves the {kind} folder {folder}; pictures are read there only"
+            )
+        if not path.is_file():
+            raise DataError(f"{name}: no such picture in the {kind} folder {folder}")
+        return path
+
+    def save_folder(self, kind: str) -> Path:
+        return self.folders[kind]
+
+    def saved(self, ui: Mapping[str, Any]) -> tuple[Path, ...]:
+        return tuple(
+            self.folders[item["type"]] / item["subfolder"] / item["filename"]
+            for item in ui.get("images", ())
+        )
+

@@ -1,0 +1,84 @@
+"""The types that links carry and widgets show, as annotations of node fields and outputs.
+
+A field's type decides its socket: ``int float str bool`` are INT FLOAT STRING BOOLEAN, a
+``Literal`` or a :class:`Choices` is a COMBO, and the names below are links.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+if TYPE_CHECKING:
+    from ..checkpoint import Model as ModelHandle
+    from ..latents import Latents
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A link type by ComfyUI's name. ``is_list``: the output is a list, one link value each."""
+
+    type: str
+    meaning: str
+    is_list: bool = False
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A COMBO whose options the host lists: the files of a kind."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Widget:
+    """What the page shows besides the limits; the names are ComfyUI's option keys."""
+
+    step: float | None = None
+    multiline: bool | None = None
+    display: str | None = None
+    control_after_generate: bool | None = None
+    image_upload: bool | None = None
+
+
+def _is_tensor(axes: int) -> AfterValidator:
+    """Links from other packs carry what they like: check at the door."""
+
+    def check(value: Any) -> Any:
+        if getattr(value, "ndim", None) != axes:
+            raise ValueError(f"expected a tensor of {axes} axes, got {type(value).__name__}")
+        return value
+
+    return AfterValidator(check)
+
+
+IMAGE = Socket("IMAGE", "images, float32 [b h w c] in 0..1")
+MASK = Socket("MASK", "masks, float32 [b h w] in 0..1; 1 = fill this in")
+MODEL = Socket("IMAGEN_MODEL", "a network with its card")
+LATENT = Socket("IMAGEN_LATENT", "latent vectors z [b z_dim], with class labels or none")
+ANY = Socket("*", "anything")
+UI = Socket("UI", "what the page shows; not an output")
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Image = Tensor
+    Mask = Tensor
+    Model = ModelHandle
+    Latent = Latents
+    ImageList = list[Tensor]
+    Anything = Any
+    Ui = dict[str, Any]
+else:
+    Image = Annotated[Any, IMAGE, _is_tensor(4)]
+    Mask = Annotated[Any, MASK, _is_tensor(3)]
+    Model = Annotated[Any, MODEL]
+    Latent = Annotated[Any, LATENT]
+    ImageList = Annotated[Any, Socket("IMAGE", IMAGE.meaning, is_list=True)]
+    Anything = Annotated[Any, ANY]
+    Ui = Annotated[Any, UI]
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), Widget(control_after_generate=True)]
+"""As far as numpy's RandomState goes, and well inside what a page's numbers hold exactly."""

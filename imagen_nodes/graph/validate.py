@@ -1,0 +1,389 @@
+"""The static pass: every problem of a workflow at once, before anything runs.
+
+Types, messages and details of the problems are ComfyUI's (what it answers to POST /prompt), so
+that one tool reads both; ``reading`` is the same for people. As in ComfyUI, only what an output
+node depends on is judged, and constants are converted to their input's type. Unlike ComfyUI, one
+bad output is enough to refuse the whole workflow, and an unknown node does not hide the rest.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import WorkflowError
+from ..spec import short
+from .host import Host
+from .node import Input, NodeType
+from .workflow import Prompt, is_link, title
+
+COERCIONS: dict[str, type] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+LONGEST_LIST = 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong at one node. ``type message details extra_info`` are ComfyUI's."""
+
+    node_id: str
+    type: str
+    message: str
+    details: str
+    extra_info: dict[str, Any]
+    reading: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """As ComfyUI answers it."""
+        keys = ("type", "message", "details", "extra_info")
+        return {key: getattr(self, key) for key in keys}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A workflow that can run: constants converted, nodes in an order that respects links."""
+
+    prompt: Prompt
+    order: tuple[str, ...]
+    outputs: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class _Pass:
+    """The state of one pass: ``prompt`` is a copy, whose constants are converted in place."""
+
+    prompt: Prompt
+    types: Mapping[str, NodeType]
+    host: Host
+    problems: dict[str, list[Problem]] = field(default_factory=dict[str, list[Problem]])
+    warnings: list[str] = field(default_factory=list[str])
+
+    def add(
+        self, node_id: str, type: str, message: str, details: str, reading: str = "", **extra: Any
+    ):
+        problem = Problem(
+            node_id, type, message, details, extra, reading or f"{message}: {details}"
+        )
+        self.problems.setdefault(node_id, []).append(problem)
+
+    def type_of(self, node_id: str) -> NodeType | None:
+        class_type = self.prompt[node_id].get("class_type")
+        return self.types.get(class_type) if isinstance(class_type, str) else None
+
+
+def validate(prompt: Prompt, types: Mapping[str, NodeType], host: Host) -> Checked:
+    """Judge ``prompt`` and convert its constants; ``prompt`` itself stays as it is.
+
+    Raises:
+        WorkflowError: its message names every problem, its ``report`` has ComfyUI's form.
+    """
+    state = _Pass({k: {**v, "inputs": dict(v["inputs"])} for k, v in prompt.items()}, types, host)
+    for node_id in prompt:
+        _check_class(state, node_id)
+    outputs = [n for n in prompt if (t := state.type_of(n)) is not None and t.is_output]
+    if not outputs and not state.problems:
+        known = ", ".join(sorted(t.id for t in types.values() if t.is_output))
+        message = (
+            f"the workflow has no output node, so there is nothing to run. Add one of: {known}"
+        )
+        raise WorkflowError(message, _report("prompt_no_outputs", "Prompt has no outputs", ""))
+    reached = {output: _ancestors(state, output) for output in outputs}
+    order = _order(state, outputs)
+    for node_id in order:
+        _check_node(state, node_id, is_end=node_id in outputs)
+    if state.problems:
+        raise _failure(state, reached)
+    return Checked(state.prompt, tuple(order), tuple(outputs), tuple(state.warnings))
+
+
+def _check_class(state: _Pass, node_id: str) -> None:
+    node = state.prompt[node_id]
+    class_type = node.get("class_type")
+    if state.type_of(node_id) is not None:
+        return
+    name = node.get("_meta", {}).get("title", class_type)
+    known = difflib.get_close_matches(str(class_type), state.types, n=3, cutoff=0.5)
+    near = f" Closest: {', '.join(known)}." if known else ""
+    missing = class_type is None
+    state.add(
+        node_id,
+        "missing_node_type",
+        f"Node '{name or f'ID #{node_id}'}' has no class_type. "
+        "The workflow may be corrupted or a custom node is missing."
+        if missing
+        else f"Node '{name}' not found. The custom node may not be installed.",
+        f"Node ID '#{node_id}'",
+        "it has no class_type"
+        if missing
+        else f"unknown node type {short(class_type)}.{near} `imagen-nodes nodes` lists what there is",
+        node_id=node_id,
+        class_type=class_type,
+        node_title=name,
+    )
+
+
+def _links(state: _Pass, node_id: str) -> Iterator[tuple[str, str]]:
+    """(input, node it links to) of a node, as far as they can be followed."""
+    for name, value in state.prompt[node_id]["inputs"].items():
+        if is_link(value) and len(value) == 2 and _exists(state.prompt, value[0]):
+            yield name, value[0]
+
+
+def _exists(prompt: Prompt, node_id: Any) -> bool:
+    return isinstance(node_id, str) and node_id in prompt
+
+
+def _ancestors(state: _Pass, node_id: str) -> set[str]:
+    """The node and all that it depends on."""
+    seen, pending = {node_id}, [node_id]
+    while pending:
+        for _, source in _links(state, pending.pop()):
+            if source not in seen:
+                seen.add(source)
+                pending.append(source)
+    return seen
+
+
+def _order(state: _Pass, outputs: Sequence[str]) -> list[str]:
+    """The reachable nodes, sources first; cycles are reported. No recursion: chains may be long."""
+    order: list[str] = []
+    path: dict[str, None] = {}  # the nodes being visited, in order
+    done: set[str] = set()
+    for output in outputs:
+        if output in done:
+            continue
+        path[output] = None
+        stack = [(output, _links(state, output))]
+        while stack:
+            node_id, links = stack[-1]
+            for _, source in links:
+                if source in path:
+                    _add_cycle(state, [*path][[*path].index(source) :])
+                elif source not in done:
+                    path[source] = None
+                    stack.append((source, _links(state, source)))
+                    break
+            else:
+                stack.pop()
+                del path[node_id]
+                done.add(node_id)
+                order.append(node_id)
+    return order
+
+
+def _add_cycle(state: _Pass, nodes: list[str]) -> None:
+    ring = [*nodes, nodes[0]]
+    details = " -> ".join(f"{n} ({state.prompt[n].get('class_type')})" for n in ring)
+    for node_id in nodes:
+        state.add(
+            node_id,
+            "dependency_cycle",
+            "Dependency cycle detected",
+            details,
+            f"it depends on itself: {details}",
+            node_id=node_id,
+            cycle_nodes=nodes,
+        )
+
+
+def _check_node(state: _Pass, node_id: str, *, is_end: bool) -> None:
+    node_type = state.type_of(node_id)
+    if node_type is None:
+        return
+    inputs = state.prompt[node_id]["inputs"]
+    for port in node_type.inputs:
+        if port.name not in inputs:
+            if port.required:
+                state.add(
+                    node_id,
+                    "required_input_missing",
+                    "Required input is missing",
+                    port.name,
+                    f"input {port.name} ({port.type}) is missing",
+                    input_name=port.name,
+                )
+        elif is_link(inputs[port.name]):
+            _check_link(state, node_id, port, inputs[port.name], is_end=is_end)
+        else:
+            _check_constant(state, node_id, node_type, port)
+    _check_custom(state, node_id, node_type)
+    names = {port.name for port in node_type.inputs}
+    for name in inputs.keys() - names:
+        known = ", ".join(sorted(names)) or "none"
+        where = f"node {node_id} ({title(state.prompt, node_id)})"
+        state.warnings.append(f"{where}: unknown input {name!r} is ignored. It has: {known}")
+
+
+def _check_link(state: _Pass, node_id: str, port: Input, value: list[Any], *, is_end: bool) -> None:
+    declared = port.declaration(state.host)
+    about = {"input_name": port.name, "input_config": declared}
+    if len(value) != 2:
+        message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+        reading = f"input {port.name}: expected a link [node id, slot] or a constant, found "
+        reading += short(value)
+        about["received_value"] = value
+        state.add(node_id, "bad_linked_input", message, port.name, reading, **about)
+        return
+    source, slot = value
+    try:
+        source_type = state.type_of(source)
+        if source_type is None:
+            return  # reported where it stands
+        received = [output.type for output in source_type.outputs][slot]
+    except (LookupError, TypeError) as error:
+        _add_dead_link(state, node_id, port, value, error, is_end=is_end)
+        return
+    if not _compatible(received, declared[0]):
+        state.add(
+            node_id,
+            "return_type_mismatch",
+            "Return type mismatch between linked nodes",
+            f"{port.name}, received_type({received}) mismatch input_type({declared[0]})",
+            f"input {port.name} takes {port.type}, but output {slot} of node {source} "
+            f"({title(state.prompt, source)}) is {received}",
+            **about,
+            received_type=received,
+            linked_node=value,
+        )
+
+
+def _add_dead_link(
+    state: _Pass, node_id: str, port: Input, value: list[Any], error: Exception, *, is_end: bool
+) -> None:
+    """ComfyUI meets a Python exception here, and reports it as such."""
+    source, slot = value
+    extra: dict[str, Any] = {"exception_type": type(error).__name__, "traceback": []}
+    if is_end:
+        kind, message = "exception_during_validation", "Exception when validating node"
+    else:
+        kind = "exception_during_inner_validation"
+        message = "Exception when validating inner node"
+        extra |= {"input_name": port.name, "exception_message": str(error), "linked_node": value}
+    reading = f"input {port.name} links to node {source!r}, which does not exist"
+    if _exists(state.prompt, source):
+        source_type = state.type_of(source)
+        count = len(source_type.outputs) if source_type else 0
+        reading = (
+            f"input {port.name} links to output {slot!r} of node {source} "
+            f"({title(state.prompt, source)}), which has {count}, counted from 0"
+        )
+    state.add(node_id, kind, message, str(error), reading, **extra)
+
+
+def _compatible(received: Any, wanted: Any) -> bool:
+    """Equal, or either is anything, or the comma-separated unions overlap."""
+    if received == wanted:
+        return True
+    if isinstance(received, list):
+        return wanted in ("COMBO", "*")
+    if isinstance(wanted, list):
+        return received == "*"
+    ours, theirs = ({part.strip() for part in str(t).split(",")} for t in (received, wanted))
+    return "*" in ours | theirs or bool(ours & theirs)
+
+
+def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input) -> None:
+    inputs = state.prompt[node_id]["inputs"]
+    declared = port.declaration(state.host)
+    about: dict[str, Any] = {"input_name": port.name, "input_config": declared}
+    value = inputs[port.name]
+    if isinstance(value, dict) and "__value__" in value:
+        value = value["__value__"]
+    try:
+        if port.type in COERCIONS:
+            value = COERCIONS[port.type](value)
+    except (TypeError, ValueError, OverflowError) as error:
+        state.add(
+            node_id,
+            "invalid_input_type",
+            f"Failed to convert an input value to a {port.type} value",
+            f"{port.name}, {value}, {error}",
+            f"input {port.name}: expected {port.type}, found {short(value)}",
+            **about,
+            received_value=value,
+            exception_message=str(error),
+        )
+        return
+    inputs[port.name] = value
+    if port.name in node_type.checked:
+        return
+    about["received_value"] = value
+    low, high = port.widget.get("min"), port.widget.get("max")
+    if low is not None and value < low:
+        message = f"Value {value} smaller than min of {low}"
+        reading = f"input {port.name}: {value} is smaller than {low}"
+        state.add(node_id, "value_smaller_than_min", message, port.name, reading, **about)
+    elif high is not None and value > high:
+        message = f"Value {value} bigger than max of {high}"
+        reading = f"input {port.name}: {value} is bigger than {high}"
+        state.add(node_id, "value_bigger_than_max", message, port.name, reading, **about)
+    elif port.type == "COMBO" and value not in (options := port.choices(state.host)):
+        shown = str(options)
+        if len(options) > LONGEST_LIST:
+            shown, about["input_config"] = f"(list of length {len(options)})", None
+        reading = f"input {port.name}: there is no {short(value)}. {_offer(value, options)}"
+        details = f"{port.name}: {value!r} not in {shown}"
+        state.add(node_id, "value_not_in_list", "Value not in list", details, reading, **about)
+
+
+def _offer(value: Any, options: Sequence[Any]) -> str:
+    if not options:
+        return "There is nothing to choose from"
+    texts = [str(option) for option in options]
+    if len(texts) <= LONGEST_LIST:
+        return f"There is: {', '.join(texts)}"
+    near = difflib.get_close_matches(str(value), texts, n=5, cutoff=0.3)
+    return f"Closest of {len(texts)}: {', '.join(near or texts[:5])}"
+
+
+def _check_custom(state: _Pass, node_id: str, node_type: NodeType) -> None:
+    """The node's own check of its constants; links are not known yet."""
+    inputs = state.prompt[node_id]["inputs"]
+    constants = {n: inputs[n] for n in node_type.checked if n in inputs and not is_link(inputs[n])}
+    if not constants:
+        return
+    wrong = node_type.check(state.host, constants)
+    for name in constants if wrong else ():
+        state.add(
+            node_id,
+            "custom_validation_failed",
+            "Custom validation failed for node",
+            f"{name} - {wrong}",
+            f"input {name}: {wrong}",
+            input_name=name,
+        )
+
+
+def _report(type: str, message: str, details: str, **node_errors: Any) -> dict[str, Any]:
+    error = {"type": type, "message": message, "details": details, "extra_info": {}}
+    return {"error": error, "node_errors": node_errors}
+
+
+def _failure(state: _Pass, reached: Mapping[str, set[str]]) -> WorkflowError:
+    node_errors = {
+        node_id: {
+            "errors": [problem.report for problem in problems],
+            "dependent_outputs": [o for o, nodes in reached.items() if node_id in nodes],
+            "class_type": state.prompt[node_id].get("class_type"),
+        }
+        for node_id, problems in state.problems.items()
+    }
+    all_problems = [problem for problems in state.problems.values() for problem in problems]
+    unknown = [p for p in all_problems if p.type == "missing_node_type"]
+    ends = [p for p in all_problems if p.node_id in reached]
+    report = _report(
+        "prompt_outputs_failed_validation",
+        "Prompt outputs failed validation",
+        "\n".join(f"{p.message}: {p.details}" for p in ends),
+        **node_errors,
+    )
+    if unknown:
+        report["error"] = unknown[0].report
+    lines = [
+        f"node {p.node_id} ({title(state.prompt, p.node_id)}): {p.reading}" for p in all_problems
+    ]
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    return WorkflowError(f"the workflow has {count}:\n  " + "\n  ".join(lines), report)

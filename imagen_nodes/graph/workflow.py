@@ -1,0 +1,168 @@
+"""Workflows: ComfyUI's API format, from a JSON file or from a picture that carries it.
+
+{"node id": {"class_type": id, "inputs": {name: constant or [node id, slot]},
+             "_meta": {"title": ...}}, ...}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError, WorkflowError
+from ..spec import short
+from .node import NodeType
+
+Prompt = dict[str, dict[str, Any]]
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def read(path: Path) -> Prompt:
+    """The workflow in a JSON file, or embedded in a PNG by ComfyUI or by us.
+
+    Raises:
+        WorkflowError: no such file, not JSON, or not a workflow in the API format.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WorkflowError(f"{path}: cannot be read: {error.strerror}") from error
+    text = _embedded(path) if content.startswith(PNG) else content
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WorkflowError(f"{path}: not JSON: {error}") from error
+    try:
+        return parse(value)
+    except WorkflowError as error:
+        raise WorkflowError(f"{path}: {error}") from error
+
+
+def parse(value: Any) -> Prompt:
+    """Check the form of a workflow: the body of a prompt, or the POST body that wraps it.
+
+    Raises:
+        WorkflowError: it is something else; the message says what it looks like.
+    """
+    if isinstance(value, dict) and isinstance(value.get("prompt"), dict):
+        value = value["prompt"]
+    if not isinstance(value, dict):
+        raise WorkflowError(f"not a workflow: expected an object of nodes, found {short(value)}")
+    if isinstance(value.get("nodes"), list):
+        raise WorkflowError(
+            "this is the editor's format. Export it from ComfyUI with Workflow > Export (API)"
+        )
+    if not value:
+        raise WorkflowError("the workflow has no nodes")
+    for node_id, node in value.items():
+        if not isinstance(node, dict) or not isinstance(node.get("inputs", {}), dict):
+            raise WorkflowError(
+                f"not a workflow: node {node_id!r} should be an object with class_type and inputs, "
+                f"found {short(node)}"
+            )
+        title = node.get("_meta", {})
+        if not isinstance(title, dict):
+            raise WorkflowError(f"not a workflow: node {node_id!r} has a _meta that is no object")
+    return {
+        node_id: {**node, "inputs": dict(node.get("inputs", {}))} for node_id, node in value.items()
+    }
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input's value is a link: ComfyUI takes every list for one."""
+    return isinstance(value, list)
+
+
+def title(prompt: Prompt, node_id: str) -> str:
+    """A node's title, or its class where it has none."""
+    node = prompt[node_id]
+    return str(node.get("_meta", {}).get("title") or node.get("class_type"))
+
+
+def override(prompt: Prompt, assignments: Iterable[str], types: Mapping[str, NodeType]) -> Prompt:
+    """A copy of ``prompt`` with inputs replaced: ``NODE.INPUT=VALUE``, NODE an id or a title.
+
+    VALUE is JSON, or taken as it is where the input is text or a choice.
+
+    Raises:
+        UsageError: no such node or input, an ambiguous title, a boolean that is none.
+    """
+    prompt = deepcopy(prompt)
+    for assignment in assignments:
+        target, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: expected NODE.INPUT=VALUE")
+        node_id, key, kind = _find(prompt, target, types)
+        prompt[node_id]["inputs"][key] = _value(text, kind, assignment)
+    return prompt
+
+
+def replace(prompt: Prompt, values: Mapping[str, Any], types: Mapping[str, NodeType]) -> Prompt:
+    """A copy of ``prompt`` with inputs replaced by Python values, by ``NODE.INPUT``.
+
+    Raises:
+        UsageError: no such node or input, an ambiguous title.
+    """
+    prompt = deepcopy(prompt)
+    for target, value in values.items():
+        node_id, key, _ = _find(prompt, target, types)
+        prompt[node_id]["inputs"][key] = value
+    return prompt
+
+
+def _find(prompt: Prompt, target: str, types: Mapping[str, NodeType]) -> tuple[str, str, str]:
+    """Node id, input and its type (empty: not known) of ``NODE.INPUT``."""
+    name, dot, key = target.rpartition(".")
+    if not dot:
+        raise UsageError(f"{target!r}: expected NODE.INPUT, a node's id or title and an input")
+    node_id = _find_node(prompt, name)
+    node = prompt[node_id]
+    node_type = types.get(node.get("class_type", ""))
+    kinds = {port.name: port.type for port in node_type.inputs} if node_type else {}
+    if key not in kinds and key not in node["inputs"]:
+        known = ", ".join(kinds or node["inputs"])
+        raise UsageError(f"{target!r}: node {name!r} has no input {key!r}. It has: {known}")
+    return node_id, key, kinds.get(key, "")
+
+
+def _find_node(prompt: Prompt, name: str) -> str:
+    if name in prompt:
+        return name
+    matches = [node_id for node_id in prompt if title(prompt, node_id) == name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"nodes {', '.join(matches)} are all called {name!r}: use an id")
+    known = ", ".join(f"{node_id} ({title(prompt, node_id)})" for node_id in prompt)
+    raise UsageError(f"no node {name!r}. There are: {known}")
+
+
+def _value(text: str, kind: str, assignment: str) -> Any:
+    if kind in ("STRING", "COMBO"):
+        return text
+    if kind == "BOOLEAN":
+        words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+        if text.lower() not in words:
+            raise UsageError(f"--set {assignment}: expected true or false")
+        return words[text.lower()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _embedded(path: Path) -> str:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            text = getattr(picture, "text", {})
+    except Exception as error:  # whatever Pillow raises on a damaged file
+        raise WorkflowError(f"{path}: a damaged PNG: {error}") from error
+    if "prompt" not in text:
+        raise WorkflowError(f"{path}: this picture carries no workflow (no text chunk 'prompt')")
+    return text["prompt"]

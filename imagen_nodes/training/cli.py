@@ -1,0 +1,253 @@
+"""The trainer's command line. Only :func:`main` imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ..errors import Cancelled, TrainingError, UsageError
+from ..spec import problems
+
+if TYPE_CHECKING:
+    import torch
+
+    from .progress import Display
+    from .recipe import Recipe
+    from .run import Run
+    from .session import Session
+
+HELP = "Train a generator on a folder of pictures."
+RUNS = Path("runs")
+EXTRAS = ("rich", "matplotlib", "tensorboard")
+NEWEST = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the trainer's arguments on ``parser``."""
+    parser.add_argument(
+        "preset",
+        metavar="PRESET",
+        nargs="?",
+        help="name of a recipe (--list shows them), or a recipe's .json file",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="CIFAR-10, or a folder or zip of pictures"
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: runs/00000-PRESET, ...)",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=NEWEST,
+        metavar="RUN",
+        help="go on with a run: its folder, or else the newest of PRESET",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe, such as optimiser.lr=0.0001; repeatable",
+    )
+    parser.add_argument(
+        "--kimg", type=float, metavar="N", help="length of the training: the same as --set kimg=N"
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: cuda if any)")
+    parser.add_argument("--list", action="store_true", help="list the presets, and end")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Train as ``args`` say; the exit code.
+
+    Raises:
+        ImagenError: as the tree in ``errors.py`` says; Cancelled after Ctrl-C or SIGTERM.
+    """
+    if args.list:
+        print(_table())
+        return 0
+    _require_extras()
+    from .progress import BarDisplay, PlainDisplay
+
+    display = BarDisplay() if sys.stdout.isatty() else PlainDisplay()
+    try:
+        session = _session(args, display)
+    except KeyboardInterrupt:
+        raise Cancelled("stopped before the training began; nothing is lost") from None
+    if session.loop.nimg >= session.end:
+        display.note(f"{session.run.folder}: done already; --kimg N makes it longer")
+        return 0
+    with _signals() as stopping:
+        session.train(stopping)
+    display.note(f"done: {session.run.folder}")
+    return 0
+
+
+def _session(args: argparse.Namespace, display: Display) -> Session:
+    from .run import Run
+    from .session import begin, resume
+
+    device = _device(args.device)
+    if args.resume is None:
+        recipe = _changed(_recipe(args.preset), args)
+        if args.data is None:
+            raise UsageError("train: needs the pictures to train on: --data PATH")
+        return begin(recipe, args.data, device, display, Run(args.run) if args.run else RUNS)
+    run = _run_to_resume(args)
+    return resume(
+        run, _changed(_resumed_recipe(args.preset, run), args), args.data, device, display
+    )
+
+
+def _run_to_resume(args: argparse.Namespace) -> Run:
+    from .run import Run, newest_run
+
+    named = args.resume or args.run
+    if named:
+        return Run(Path(named))
+    name = _recipe(args.preset).name
+    run = newest_run(RUNS, name)
+    if run is None:
+        raise TrainingError(f"{RUNS}: no run of {name} to resume; start one without --resume")
+    return run
+
+
+def _resumed_recipe(preset: str | None, run: Run) -> Recipe:
+    """The run's own, where ``preset`` is its name or absent; then a change that the run was begun
+    with need not be repeated."""
+    was = run.plan().recipe
+    return was if preset in (None, was.name) else _recipe(preset)
+
+
+def _recipe(preset: str | None) -> Recipe:
+    from .recipe import PRESETS
+
+    if preset is None:
+        raise UsageError(f"train: needs a preset: one of {', '.join(PRESETS)}, or a .json file")
+    if preset in PRESETS:
+        return PRESETS[preset]
+    if preset.endswith(".json"):
+        return _recipe_file(Path(preset))
+    near = get_close_matches(preset, PRESETS, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(PRESETS)}"
+    raise UsageError(f"{preset}: no such preset, and not a .json file. {hint}")
+
+
+def _recipe_file(path: Path) -> Recipe:
+    """A recipe in a file of its own, or a run's ``recipe.json``."""
+    from .recipe import Recipe
+
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from error
+    if isinstance(content, dict) and "recipe" in content:
+        content = content["recipe"]
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{path}: not a recipe:\n{problems(error)}") from error
+
+
+def _changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """``recipe`` with what --set and --kimg say."""
+    from .recipe import Recipe
+
+    fields = recipe.model_dump(mode="json")
+    changes = [*args.set, *([f"kimg={args.kimg}"] if args.kimg is not None else [])]
+    for change in changes:
+        _set(fields, change)
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(f"{recipe.name}, after {' '.join(changes)}:\n{problems(error)}") from error
+
+
+def _set(fields: dict[str, Any], change: str) -> None:
+    """Carry out one ``field.of.field=value`` on a recipe's dump."""
+    name, equals, text = change.partition("=")
+    if not equals:
+        raise UsageError(f"--set {change}: expected FIELD=VALUE")
+    *parents, last = name.strip().split(".")
+    for part in parents:
+        _known(fields, part, change)
+        if not isinstance(fields[part], dict):
+            raise UsageError(f"--set {change}: {part} has no fields")
+        fields = fields[part]
+    _known(fields, last, change)
+    try:
+        fields[last] = json.loads(text)
+    except ValueError:  # a word
+        fields[last] = text
+
+
+def _known(fields: dict[str, Any], part: str, change: str) -> None:
+    if part not in fields:
+        raise UsageError(f"--set {change}: no field {part!r}; there are {', '.join(fields)}")
+
+
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()
+    except Exception as error:  # every backend has its own way of not being there
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"--device {name}: cannot be used: {reason}") from error
+    return device
+
+
+def _require_extras() -> None:
+    missing = [name for name in EXTRAS if find_spec(name) is None]
+    if missing:
+        raise TrainingError(
+            f"training needs {', '.join(missing)}: pip install 'imagen-nodes[train]'"
+        )
+
+
+def _table() -> str:
+    from .recipe import PRESETS
+
+    rows = [("preset", "px", "width", "loss", "batch", "kimg")]
+    for name, recipe in PRESETS.items():
+        generator = recipe.task.generator
+        side, width = str(generator.resolution), str(generator.width)
+        rows.append((name, side, width, recipe.task.loss, str(recipe.batch), f"{recipe.kimg:g}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+@contextmanager
+def _signals() -> Generator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM set what the callable tells, and do nothing else, while it is entered."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            signal.signal(number, lambda number, _: caught.append(number))
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

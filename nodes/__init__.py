@@ -1,0 +1,9 @@
+"""The nodes: declarations only. ``NODES`` is the table of contents."""
+
+from imagen_nodes.graph.node import Node
+
+from .checkpoints import LoadCheckpoint
+from .generate import Generate, ImageGrid
+from .latents import SampleNoise
+
+NODES: tuple[type[Node], ...] = (LoadCheckpoint, SampleNoise, Generate, ImageGrid)

@@ -1,0 +1,57 @@
+"""Latents to images, and images to a sheet."""
+
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from imagen_nodes.graph.host import Host
+from imagen_nodes.graph.node import Node
+from imagen_nodes.graph.sockets import Image, Latent, Model
+
+
+class Images(NamedTuple):
+    image: Image
+
+
+class Generate(Node):
+    """Turn latents into images with a generator.
+
+    The same file, seed and device give the same pixels, in ComfyUI and headless, and whatever else
+    is in the batch.
+    """
+
+    id = "ImagenGenerate"
+    title = "Generate"
+    category = "Imagen/generate"
+
+    model: Model
+    """Generator."""
+    latent: Latent
+    """Latents, drawn for this generator."""
+
+    def run(self, host: Host) -> Images:
+        from imagen_nodes import generation
+
+        return Images(generation.generate(host, self.model, self.latent))
+
+
+class ImageGrid(Node):
+    """Lay the images of a batch out on one sheet, row by row."""
+
+    id = "ImagenImageGrid"
+    title = "Image Grid"
+    category = "Imagen/generate"
+
+    image: Image
+    """Batch of images."""
+    columns: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Images a row; 0: as square a sheet as possible."""
+    gap: Annotated[int, Field(ge=0, le=256)] = 2
+    """Space between images, px."""
+    background: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Grey value of gaps and empty cells: 0 black, 1 white."""
+
+    def run(self, host: Host) -> Images:
+        from imagen_nodes import images
+
+        return Images(images.grid(self.image, self.columns, self.gap, self.background))

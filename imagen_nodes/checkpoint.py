@@ -8,7 +8,7 @@ only then reads data. Nothing in a file is ever executed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -57,7 +57,7 @@ class Training(Spec):
     """Number of distinct training images."""
     nimg: int
     """Images shown to the discriminator."""
-    losses: dict[str, float] = {}
+    losses: dict[str, float] = Field(default_factory=dict)
     """Mean losses over the last log line before the snapshot."""
     selection: str = ""
     """How this snapshot was chosen; empty: the last one."""
@@ -299,7 +299,7 @@ def _text(info: TensorInfo) -> str:
 
 
 @contextmanager
-def _opened(path: Path, framework: str) -> Iterator[Any]:
+def _opened(path: Path, framework: str) -> Generator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

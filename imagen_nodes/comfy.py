@@ -5,10 +5,14 @@ V3 machinery clones classes (HOST: ``comfy_api/internal``). Works from ComfyUI 0
 that a version does not know are left out.
 """
 
+# ComfyUI is not there when types are checked, so what comes from it is unknown.
+# pyright: reportMissingImports=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUntypedBaseClass=false
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +24,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .folders import WEIGHTS, files, find_weights, shipped
 from .graph.node import DeclaredNode, Input, Output
-from .nodes import NODES
+from .nodes import NODES  # pyright: ignore[reportMissingImports]
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +46,8 @@ IO: dict[str, Any] = {
 
 
 def register_folder() -> None:
-    """Make ``models/gan`` a model folder. extra_model_paths.yaml is read before packs are loaded, so
-    it may be one already, without extensions (which would list every file)."""
+    """Make ``models/gan`` a model folder. extra_model_paths.yaml is read before packs are loaded,
+    so it may be one already, without extensions (which would list every file)."""
     known, _ = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
     own = str(Path(folder_paths.models_dir, FOLDER))
     paths = known if own in known else [*known, own]
@@ -70,9 +74,9 @@ class ComfyHost:
         return find_weights(self._weights_folders, name)
 
     @contextmanager
-    def running(self, model: Model) -> Iterator[Running]:
+    def running(self, model: Model) -> Generator[Running]:
         from .checkpoint import placed
-        from .precision import autocast
+        from .devices import autocast
 
         device = self.device
         management.free_memory(management.module_size(model.network), device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -22,9 +21,7 @@ class Console:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
     def warn(self, warnings: Iterable[str]) -> None:
@@ -42,8 +39,8 @@ class Console:
             return
         match event["event"]:
             case "start":
-                terminal = sys.stderr.isatty()
-                self._bar = tqdm(total=event["nodes"], unit="node", disable=not terminal, leave=False)
+                piped = not sys.stderr.isatty()
+                self._bar = tqdm(total=event["nodes"], unit="node", disable=piped, leave=False)
             case "node" if self._bar is not None:
                 self._bar.set_description(event["title"], refresh=False)
                 self._bar.update(1)

@@ -57,7 +57,7 @@ class Runner:
     def types(self) -> dict[str, NodeType]:
         """Every node type that there is, by id."""
         from .graph.builtin import BUILTIN
-        from .nodes import NODES
+        from .nodes import NODES  # pyright: ignore[reportMissingImports]
 
         return registry((*NODES, *BUILTIN))
 

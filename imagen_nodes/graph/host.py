@@ -58,6 +58,11 @@ class Folders(Host, Protocol):
         ...
 
     @property
+    def preview_suffix(self) -> str:
+        """What ends the prefix of this session's previews: ``_temp_`` and five letters."""
+        ...
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What saved pictures carry: ``prompt``, ``workflow``, ..., each as JSON."""
         ...

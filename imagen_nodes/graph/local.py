@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,23 +49,18 @@ class LocalHost:
         self.metadata = dict(metadata or {})
         self.listen = listen
         self.node_id = ""
-        self._device = device
+        self._device_name = device
+        self._device: torch.device | None = None
         # ComfyUI marks the previews of one session with five random letters.
         self.preview_suffix = "_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
 
-    @cached_property
+    @property
     def device(self) -> torch.device:
-        import torch
+        if self._device is None:
+            from ..devices import open_device
 
-        if self._device:
-            try:
-                device = torch.device(self._device)
-                torch.empty(1, device=device)
-            except (RuntimeError, AssertionError) as error:
-                reason = str(error).splitlines()[0]
-                raise UsageError(f"--device {self._device}: cannot be used: {reason}") from error
-            return device
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            self._device = open_device(self._device_name)
+        return self._device
 
     def choices(self, kind: str) -> Sequence[str]:
         if kind == "weights":
@@ -77,9 +71,9 @@ class LocalHost:
         return find_weights(self.weights_folders, name)
 
     @contextmanager
-    def running(self, model: Model) -> Iterator[Running]:
+    def running(self, model: Model) -> Generator[Running]:
         from ..checkpoint import placed
-        from ..precision import autocast
+        from ..devices import autocast
 
         with autocast(self.device):
             yield placed(model, self.device)
@@ -110,4 +104,3 @@ class LocalHost:
             self.folders[item["type"]] / item["subfolder"] / item["filename"]
             for item in ui.get("images", ())
         )
-

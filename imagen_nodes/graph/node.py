@@ -124,7 +124,8 @@ class NodeType(Protocol):
 
 class Node(Spec):
     """A node. Subclasses set ``id``, ``title`` and ``category``, declare their inputs as fields and
-    name their outputs in the NamedTuple that :meth:`run` returns (a field ``ui`` is not one)."""
+    name their outputs in the NamedTuple that :meth:`run` returns (a field ``ui`` is not one). Where
+    it takes lists, each field is a list."""
 
     id: ClassVar[str]
     title: ClassVar[str]
@@ -200,7 +201,8 @@ class DeclaredNode:
 
 def registry(nodes: Iterable[type[Node]]) -> dict[str, NodeType]:
     """Node types by id."""
-    return {node.id: DeclaredNode(node) for node in nodes}
+    types: dict[str, NodeType] = {node.id: DeclaredNode(node) for node in nodes}
+    return types
 
 
 def _input(name: str, info: FieldInfo) -> Input:
@@ -210,7 +212,9 @@ def _input(name: str, info: FieldInfo) -> Input:
     if info.description:
         widget["tooltip"] = info.description
     if not info.is_required() and info.default is not None:
-        widget["default"] = info.default
+        # The widget of an input that takes a list holds one element.
+        lists = get_origin(info.annotation) is list
+        widget["default"] = info.default[0] if lists else info.default
     type_, options, kind = SCALARS.get(annotation, ""), (), ""
     if get_origin(annotation) is Literal:
         type_, options = "COMBO", get_args(annotation)
@@ -238,12 +242,15 @@ def _output(name: str, hint: Any) -> Output:
 
 
 def _unwrap(hint: Any) -> tuple[Any, list[Any]]:
-    """The type inside ``Annotated`` and ``| None``, and the annotations met on the way."""
+    """The type inside ``Annotated``, ``| None`` or ``list``, and the annotations met on the way."""
     metadata: list[Any] = []
     while True:
         if get_origin(hint) is Annotated:
             hint, *more = get_args(hint)
-            metadata += more
+            for item in more:
+                metadata += item.metadata if isinstance(item, FieldInfo) else [item]
+        elif get_origin(hint) is list:
+            (hint,) = get_args(hint)
         elif get_origin(hint) in (Union, types.UnionType):
             (hint,) = [part for part in get_args(hint) if part is not type(None)]
         else:

@@ -39,8 +39,9 @@ class Widget:
     step: float | None = None
     multiline: bool | None = None
     display: str | None = None
-    control_after_generate: bool | None = None
+    control_after_generate: bool | str | None = None
     image_upload: bool | None = None
+    advanced: bool | None = None
 
 
 def _is_tensor(axes: int) -> AfterValidator:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ..errors import WorkflowError
 from ..spec import short
@@ -62,11 +62,15 @@ class _Pass:
     warnings: list[str] = field(default_factory=list[str])
 
     def add(
-        self, node_id: str, type: str, message: str, details: str, reading: str = "", **extra: Any
-    ):
-        problem = Problem(
-            node_id, type, message, details, extra, reading or f"{message}: {details}"
-        )
+        self,
+        node_id: str,
+        type: str,
+        message: str,
+        details: str,
+        reading: str,
+        extra_info: dict[str, Any],
+    ) -> None:
+        problem = Problem(node_id, type, message, details, extra_info, reading)
         self.problems.setdefault(node_id, []).append(problem)
 
     def type_of(self, node_id: str) -> NodeType | None:
@@ -105,24 +109,18 @@ def _check_class(state: _Pass, node_id: str) -> None:
     if state.type_of(node_id) is not None:
         return
     name = node.get("_meta", {}).get("title", class_type)
-    known = difflib.get_close_matches(str(class_type), state.types, n=3, cutoff=0.5)
-    near = f" Closest: {', '.join(known)}." if known else ""
-    missing = class_type is None
-    state.add(
-        node_id,
-        "missing_node_type",
-        f"Node '{name or f'ID #{node_id}'}' has no class_type. "
-        "The workflow may be corrupted or a custom node is missing."
-        if missing
-        else f"Node '{name}' not found. The custom node may not be installed.",
-        f"Node ID '#{node_id}'",
-        "it has no class_type"
-        if missing
-        else f"unknown node type {short(class_type)}.{near} `imagen-nodes nodes` lists what there is",
-        node_id=node_id,
-        class_type=class_type,
-        node_title=name,
-    )
+    if class_type is None:
+        message = f"Node '{name or f'ID #{node_id}'}' has no class_type. "
+        message += "The workflow may be corrupted or a custom node is missing."
+        reading = "it has no class_type"
+    else:
+        message = f"Node '{name}' not found. The custom node may not be installed."
+        near = difflib.get_close_matches(str(class_type), state.types, n=3, cutoff=0.5)
+        reading = f"unknown node type {short(class_type)}. "
+        reading += f"Closest: {', '.join(near)}. " if near else ""
+        reading += "`imagen-nodes nodes` lists what there is"
+    extra = {"node_id": node_id, "class_type": class_type, "node_title": name}
+    state.add(node_id, "missing_node_type", message, f"Node ID '#{node_id}'", reading, extra)
 
 
 def _links(state: _Pass, node_id: str) -> Iterator[tuple[str, str]]:
@@ -184,8 +182,7 @@ def _add_cycle(state: _Pass, nodes: list[str]) -> None:
             "Dependency cycle detected",
             details,
             f"it depends on itself: {details}",
-            node_id=node_id,
-            cycle_nodes=nodes,
+            {"node_id": node_id, "cycle_nodes": nodes},
         )
 
 
@@ -203,7 +200,7 @@ def _check_node(state: _Pass, node_id: str, *, is_end: bool) -> None:
                     "Required input is missing",
                     port.name,
                     f"input {port.name} ({port.type}) is missing",
-                    input_name=port.name,
+                    {"input_name": port.name},
                 )
         elif is_link(inputs[port.name]):
             _check_link(state, node_id, port, inputs[port.name], is_end=is_end)
@@ -219,20 +216,20 @@ def _check_node(state: _Pass, node_id: str, *, is_end: bool) -> None:
 
 def _check_link(state: _Pass, node_id: str, port: Input, value: list[Any], *, is_end: bool) -> None:
     declared = port.declaration(state.host)
-    about = {"input_name": port.name, "input_config": declared}
+    about: dict[str, Any] = {"input_name": port.name, "input_config": declared}
     if len(value) != 2:
         message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
         reading = f"input {port.name}: expected a link [node id, slot] or a constant, found "
         reading += short(value)
         about["received_value"] = value
-        state.add(node_id, "bad_linked_input", message, port.name, reading, **about)
+        state.add(node_id, "bad_linked_input", message, port.name, reading, about)
         return
     source, slot = value
     try:
         source_type = state.type_of(source)
         if source_type is None:
             return  # reported where it stands
-        received = [output.type for output in source_type.outputs][slot]
+        received: Any = [output.type for output in source_type.outputs][slot]
     except (LookupError, TypeError) as error:
         _add_dead_link(state, node_id, port, value, error, is_end=is_end)
         return
@@ -244,9 +241,7 @@ def _check_link(state: _Pass, node_id: str, port: Input, value: list[Any], *, is
             f"{port.name}, received_type({received}) mismatch input_type({declared[0]})",
             f"input {port.name} takes {port.type}, but output {slot} of node {source} "
             f"({title(state.prompt, source)}) is {received}",
-            **about,
-            received_type=received,
-            linked_node=value,
+            {**about, "received_type": received, "linked_node": value},
         )
 
 
@@ -270,7 +265,7 @@ def _add_dead_link(
             f"input {port.name} links to output {slot!r} of node {source} "
             f"({title(state.prompt, source)}), which has {count}, counted from 0"
         )
-    state.add(node_id, kind, message, str(error), reading, **extra)
+    state.add(node_id, kind, message, str(error), reading, extra)
 
 
 def _compatible(received: Any, wanted: Any) -> bool:
@@ -289,9 +284,9 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
     inputs = state.prompt[node_id]["inputs"]
     declared = port.declaration(state.host)
     about: dict[str, Any] = {"input_name": port.name, "input_config": declared}
-    value = inputs[port.name]
+    value: Any = inputs[port.name]
     if isinstance(value, dict) and "__value__" in value:
-        value = value["__value__"]
+        value = cast(Any, value["__value__"])
     try:
         if port.type in COERCIONS:
             value = COERCIONS[port.type](value)
@@ -302,9 +297,7 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
             f"Failed to convert an input value to a {port.type} value",
             f"{port.name}, {value}, {error}",
             f"input {port.name}: expected {port.type}, found {short(value)}",
-            **about,
-            received_value=value,
-            exception_message=str(error),
+            {**about, "received_value": value, "exception_message": str(error)},
         )
         return
     inputs[port.name] = value
@@ -315,18 +308,18 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
     if low is not None and value < low:
         message = f"Value {value} smaller than min of {low}"
         reading = f"input {port.name}: {value} is smaller than {low}"
-        state.add(node_id, "value_smaller_than_min", message, port.name, reading, **about)
+        state.add(node_id, "value_smaller_than_min", message, port.name, reading, about)
     elif high is not None and value > high:
         message = f"Value {value} bigger than max of {high}"
         reading = f"input {port.name}: {value} is bigger than {high}"
-        state.add(node_id, "value_bigger_than_max", message, port.name, reading, **about)
+        state.add(node_id, "value_bigger_than_max", message, port.name, reading, about)
     elif port.type == "COMBO" and value not in (options := port.choices(state.host)):
         shown = str(options)
         if len(options) > LONGEST_LIST:
             shown, about["input_config"] = f"(list of length {len(options)})", None
         reading = f"input {port.name}: there is no {short(value)}. {_offer(value, options)}"
         details = f"{port.name}: {value!r} not in {shown}"
-        state.add(node_id, "value_not_in_list", "Value not in list", details, reading, **about)
+        state.add(node_id, "value_not_in_list", "Value not in list", details, reading, about)
 
 
 def _offer(value: Any, options: Sequence[Any]) -> str:
@@ -353,12 +346,13 @@ def _check_custom(state: _Pass, node_id: str, node_type: NodeType) -> None:
             "Custom validation failed for node",
             f"{name} - {wrong}",
             f"input {name}: {wrong}",
-            input_name=name,
+            {"input_name": name},
         )
 
 
 def _report(type: str, message: str, details: str, **node_errors: Any) -> dict[str, Any]:
-    error = {"type": type, "message": message, "details": details, "extra_info": {}}
+    error: dict[str, Any] = {"type": type, "message": message, "details": details}
+    error["extra_info"] = {}
     return {"error": error, "node_errors": node_errors}
 
 

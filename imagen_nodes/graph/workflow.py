@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import UsageError, WorkflowError
 from ..spec import short
@@ -48,28 +48,30 @@ def parse(value: Any) -> Prompt:
     Raises:
         WorkflowError: it is something else; the message says what it looks like.
     """
-    if isinstance(value, dict) and isinstance(value.get("prompt"), dict):
-        value = value["prompt"]
-    if not isinstance(value, dict):
+    found = _object(value)
+    found = _object(found.get("prompt")) or found
+    if not found:
         raise WorkflowError(f"not a workflow: expected an object of nodes, found {short(value)}")
-    if isinstance(value.get("nodes"), list):
+    if isinstance(found.get("nodes"), list):
         raise WorkflowError(
             "this is the editor's format. Export it from ComfyUI with Workflow > Export (API)"
         )
-    if not value:
-        raise WorkflowError("the workflow has no nodes")
-    for node_id, node in value.items():
-        if not isinstance(node, dict) or not isinstance(node.get("inputs", {}), dict):
+    prompt: Prompt = {}
+    for node_id, value in found.items():
+        node = _object(value)
+        objects = (node.get("inputs", {}), node.get("_meta", {}))
+        if not node or not all(isinstance(part, dict) for part in objects):
             raise WorkflowError(
                 f"not a workflow: node {node_id!r} should be an object with class_type and inputs, "
-                f"found {short(node)}"
+                f"found {short(value)}"
             )
-        title = node.get("_meta", {})
-        if not isinstance(title, dict):
-            raise WorkflowError(f"not a workflow: node {node_id!r} has a _meta that is no object")
-    return {
-        node_id: {**node, "inputs": dict(node.get("inputs", {}))} for node_id, node in value.items()
-    }
+        prompt[node_id] = {**node, "inputs": _object(objects[0])}
+    return prompt
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A copy of a JSON object; empty for anything else."""
+    return dict(cast(dict[str, Any], value)) if isinstance(value, dict) else {}
 
 
 def is_link(value: Any) -> bool:

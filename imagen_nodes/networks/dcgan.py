@@ -23,7 +23,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Generator, Tensor, nn
 
 from .architecture import Architecture, powers_of_two
-from .layers import SelfAttention
+from .layers import DoublingConv2d, HalvingConv2d, MapToLogit, SelfAttention, VectorToMap
 
 RESOLUTIONS = powers_of_two(16, 256)
 
@@ -107,17 +107,15 @@ class DCGANGeneratorNetwork(nn.Module):
         layers: list[nn.Module] = []
         for side in a.sides:
             outputs = a.width_at(side)
-            # 1x1 -> 4x4 needs no padding; from then on kernel 4, stride 2, padding 1 doubles.
-            stride, padding = (1, 0) if side == 4 else (2, 1)
-            layers += [
-                nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(inplace=True),
-            ]
+            if side == 4:  # from 1x1
+                layers.append(VectorToMap(inputs, outputs))
+            else:
+                layers.append(DoublingConv2d(inputs, outputs, bias=False))
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
             if side in a.attention:
                 layers.append(SelfAttention(outputs))
             inputs = outputs
-        layers += [nn.ConvTranspose2d(inputs, a.channels, 4, 2, 1), nn.Tanh()]
+        layers += [DoublingConv2d(inputs, a.channels, bias=True), nn.Tanh()]
         self.main = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -125,7 +123,7 @@ class DCGANGeneratorNetwork(nn.Module):
             if labels is None:
                 raise ValueError("a conditional generator needs class labels")
             z = torch.cat([z, self.embed(labels)], dim=1)
-        return self.main(z[:, :, None, None])
+        return self.main(z)
 
     def initialise(self, random: Generator) -> None:
         """New weights from ``random``: see :func:`initialise`; class embeddings ~ N(0, 1)."""
@@ -146,7 +144,7 @@ class DCGANDiscriminatorNetwork(nn.Module):
         for side in reversed(a.sides):
             outputs = a.width_at(side)
             outermost = side == a.sides[-1]
-            layers.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=outermost))
+            layers.append(HalvingConv2d(inputs, outputs, bias=outermost))
             if not outermost:
                 layers.append(nn.BatchNorm2d(outputs))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
@@ -154,12 +152,12 @@ class DCGANDiscriminatorNetwork(nn.Module):
                 layers.append(SelfAttention(outputs))
             inputs = outputs
         self.main = nn.Sequential(*layers)
-        self.logit = nn.Conv2d(inputs, 1, 4)
+        self.logit = MapToLogit(inputs)
         self.embed = nn.Embedding(a.classes, inputs) if a.classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         features = self.main(images)  # [b c 4 4]
-        logits = self.logit(features).flatten()
+        logits = self.logit(features)
         if self.embed is not None:
             if labels is None:
                 raise ValueError("a conditional discriminator needs class labels")

@@ -116,9 +116,7 @@ class ImagePadForOutpaint(Node):
     """Border on the right, px."""
     bottom: Border = 0
     """Border below, px."""
-    feathering: Annotated[
-        int, Field(ge=0, le=MAX_RESOLUTION), Widget(step=1, advanced=True)
-    ] = 40
+    feathering: Annotated[int, Field(ge=0, le=MAX_RESOLUTION), Widget(step=1, advanced=True)] = 40
     """How far the mask fades into the image, px; 0: a hard edge."""
 
     def run(self, host: Host) -> ImageAndMask:

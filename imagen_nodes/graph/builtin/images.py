@@ -12,6 +12,16 @@ from ..sockets import Image, ImageList, Widget
 from .ports import MAX_RESOLUTION, Count, Offset, OneImage, Side
 
 
+class Batches(NamedTuple):
+    IMAGE: ImageList
+
+
+class Size(NamedTuple):
+    width: int
+    height: int
+    batch_size: int
+
+
 class EmptyImage(Node):
     """Images of one colour."""
 
@@ -117,17 +127,12 @@ class RebatchImages(Node):
     batch_size: list[Count] = Field(default=[1])
     """Images in each new batch; the first number counts."""
 
-    class Outputs(NamedTuple):
-        IMAGE: ImageList
-
-    def run(self, host: Host) -> Outputs:
+    def run(self, host: Host) -> Batches:
         import torch
 
         size = self.batch_size[0]
-        single = [image for batch in self.images for image in batch.split(1)]
-        return self.Outputs(
-            [torch.cat(single[i : i + size]) for i in range(0, len(single), size)]
-        )
+        single = [image[None] for batch in self.images for image in batch]
+        return Batches([torch.cat(single[i : i + size]) for i in range(0, len(single), size)])
 
 
 class ImageCrop(Node):
@@ -164,11 +169,6 @@ class GetImageSize(Node):
     image: Image
     """Images to measure."""
 
-    class Outputs(NamedTuple):
-        width: int
-        height: int
-        batch_size: int
-
-    def run(self, host: Host) -> Outputs:
+    def run(self, host: Host) -> Size:
         b, h, w, _ = self.image.shape
-        return self.Outputs(w, h, b)
+        return Size(w, h, b)

@@ -49,9 +49,9 @@ def with_channels(image: Tensor, channels: int) -> Tensor:
 
 
 def repeated(batch: Tensor, count: int) -> Tensor:
-    """``count`` elements: the batch cut off, or again from its start."""
+    """``count`` images: the batch cut off, or again from its start."""
     times = math.ceil(count / batch.shape[0])
-    return batch.repeat(times, *(1 for _ in batch.shape[1:]))[:count] if times > 1 else batch[:count]
+    return batch.repeat(times, 1, 1, 1)[:count] if times > 1 else batch[:count]
 
 
 # ---- sizes --------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def resized(image: Tensor, width: int, height: int, method: str) -> Tensor:
 
     small = [p.resize((width, height), Resampling.LANCZOS) for p in to_pictures(image)]
     pixels = np.stack([np.asarray(picture, np.float32) / 255.0 for picture in small])
-    return torch.from_numpy(pixels).reshape(-1, height, width, image.shape[3]).to(image.device)
+    return torch.as_tensor(pixels).reshape(-1, height, width, image.shape[3]).to(image.device)
 
 
 def padded(image: Tensor, border: Border) -> Tensor:
@@ -117,13 +117,13 @@ def pasted(below: Tensor, source: Tensor, x: int, y: int, mask: Tensor | None) -
     """``source`` with its upper left corner at ``x``, ``y`` of ``below``; what sticks out is left
     off. ``mask`` is stretched to ``source``."""
     result = below.clone()
-    b, h, w, _ = below.shape
+    b = below.shape[0]
     target = result[:, y : y + source.shape[1], x : x + source.shape[2]]
     _, visible_h, visible_w, _ = target.shape
     part = repeated(source.to(below.device), b)[:, :visible_h, :visible_w]
     if mask is not None:
-        alpha = resized(mask.to(below.device)[..., None], source.shape[2], source.shape[1], "bilinear")
-        alpha = repeated(alpha, b)[:, :visible_h, :visible_w]
+        alpha = F.interpolate(mask.to(below.device)[:, None], source.shape[1:3], mode="bilinear")
+        alpha = repeated(alpha.movedim(1, 3), b)[:, :visible_h, :visible_w]
         part = alpha * part + (1.0 - alpha) * target
     target.copy_(part)
     return result

@@ -14,6 +14,27 @@ from ..sockets import Anything, Ui, Widget
 LIMIT = 2**63 - 1
 
 
+class OneInt(NamedTuple):
+    INT: int
+
+
+class OneFloat(NamedTuple):
+    FLOAT: float
+
+
+class OneString(NamedTuple):
+    STRING: str
+
+
+class OneBoolean(NamedTuple):
+    BOOLEAN: bool
+
+
+class Shown(NamedTuple):
+    STRING: str
+    ui: Ui
+
+
 class PrimitiveInt(Node):
     """A whole number, for one or many inputs."""
 
@@ -24,11 +45,8 @@ class PrimitiveInt(Node):
     value: Annotated[int, Field(ge=-LIMIT, le=LIMIT), Widget(control_after_generate="fixed")]
     """The number."""
 
-    class Outputs(NamedTuple):
-        INT: int
-
-    def run(self, host: Host) -> Outputs:
-        return self.Outputs(self.value)
+    def run(self, host: Host) -> OneInt:
+        return OneInt(self.value)
 
 
 class PrimitiveFloat(Node):
@@ -41,11 +59,8 @@ class PrimitiveFloat(Node):
     value: Annotated[float, Field(ge=-LIMIT, le=LIMIT), Widget(step=0.1)]
     """The number."""
 
-    class Outputs(NamedTuple):
-        FLOAT: float
-
-    def run(self, host: Host) -> Outputs:
-        return self.Outputs(self.value)
+    def run(self, host: Host) -> OneFloat:
+        return OneFloat(self.value)
 
 
 class PrimitiveString(Node):
@@ -55,14 +70,11 @@ class PrimitiveString(Node):
     title = "Text String (DEPRECATED)"
     category = "utilities/primitive"
 
-    value: str
+    value: Annotated[str, Widget(multiline=False)]
     """The text."""
 
-    class Outputs(NamedTuple):
-        STRING: str
-
-    def run(self, host: Host) -> Outputs:
-        return self.Outputs(self.value)
+    def run(self, host: Host) -> OneString:
+        return OneString(self.value)
 
 
 class PrimitiveStringMultiline(Node):
@@ -75,11 +87,8 @@ class PrimitiveStringMultiline(Node):
     value: Annotated[str, Widget(multiline=True)]
     """The text."""
 
-    class Outputs(NamedTuple):
-        STRING: str
-
-    def run(self, host: Host) -> Outputs:
-        return self.Outputs(self.value)
+    def run(self, host: Host) -> OneString:
+        return OneString(self.value)
 
 
 class PrimitiveBoolean(Node):
@@ -92,11 +101,8 @@ class PrimitiveBoolean(Node):
     value: bool
     """The answer."""
 
-    class Outputs(NamedTuple):
-        BOOLEAN: bool
-
-    def run(self, host: Host) -> Outputs:
-        return self.Outputs(self.value)
+    def run(self, host: Host) -> OneBoolean:
+        return OneBoolean(self.value)
 
 
 class PreviewAny(Node):
@@ -111,13 +117,9 @@ class PreviewAny(Node):
     source: Anything
     """The value to show."""
 
-    class Outputs(NamedTuple):
-        STRING: str
-        ui: Ui
-
-    def run(self, host: Host) -> Outputs:
+    def run(self, host: Host) -> Shown:
         text = _text(self.source)
-        return self.Outputs(text, {"text": [text]})
+        return Shown(text, {"text": [text]})
 
 
 def _text(value: Any) -> str:
@@ -132,8 +134,9 @@ def _text(value: Any) -> str:
 def _printed(value: Any) -> str:
     import torch
 
-    torch.set_printoptions(profile="default", edgeitems=6)
+    set_options = torch.set_printoptions  # pyright: ignore[reportUnknownMemberType]
+    set_options(profile="default", edgeitems=6)
     try:
         return str(value)
     finally:
-        torch.set_printoptions(profile="default")
+        set_options(profile="default")

@@ -54,10 +54,10 @@ class Generate(Task):
         real_logits = discriminator(batch.images, batch.labels).float()
         fake_logits = discriminator(fake.detach(), batch.labels).float()
         yield "discriminator", {"discriminator": game.discriminator(real_logits, fake_logits)}
-        yield (
-            "generator",
-            {"generator": game.generator(discriminator(fake, batch.labels).float())},
-        )
+        discriminator.requires_grad_(False)  # its gradients are neither wanted nor paid for
+        fake_logits = discriminator(fake, batch.labels).float()
+        discriminator.requires_grad_(True)
+        yield "generator", {"generator": game.generator(fake_logits)}
 
     def latents(self, count: int, random: Generator) -> tuple[Tensor, Tensor | None]:
         labels = torch.arange(count) % self.generator.classes if self.generator.classes else None

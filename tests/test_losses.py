@@ -1,0 +1,71 @@
+"""Adversarial losses against torch's own and against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from imagen_nodes.training.losses import LOSSES
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def logits(seed: int) -> Tensor:
+    return torch.randn(7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
+
+
+def test_cross_entropy_is_torchs() -> None:
+    real, fake, game = logits(0), logits(1), LOSSES["bce"]
+    ones, zeros = torch.ones(7, dtype=torch.float64), torch.zeros(7, dtype=torch.float64)
+    entropy = F.binary_cross_entropy_with_logits
+    expected = entropy(real, ones) + entropy(fake, zeros)
+    torch.testing.assert_close(game.discriminator(real, fake), expected)
+    torch.testing.assert_close(game.generator(fake), entropy(fake, ones))
+
+
+def test_cross_entropy_by_hand() -> None:
+    game = LOSSES["bce"]
+    # sigma(ln 3) = 3/4
+    three = torch.tensor([math.log(3)])
+    assert game.discriminator(three, three).item() == pytest.approx(math.log(4 / 3) + math.log(4))
+    assert game.generator(three).item() == pytest.approx(math.log(4 / 3))
+    zero = torch.zeros(2)
+    assert game.discriminator(zero, zero).item() == pytest.approx(2 * math.log(2))
+
+
+def test_squared_error_by_hand() -> None:
+    game = LOSSES["mse"]
+    real, fake = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 3.0])
+    # 1/2 * mean(1, 0) + 1/2 * mean(0, 9); 1/2 * mean(1, 4)
+    assert game.discriminator(real, fake).item() == pytest.approx(2.5)
+    assert game.generator(fake).item() == pytest.approx(1.25)
+
+
+def test_gradients() -> None:
+    """The generator's: -sigma(-x)/n for cross-entropy (non-saturating: it does not vanish where
+    the discriminator wins), (x - 1)/n for squared error."""
+    for name, derivative in (
+        ("bce", lambda x: -torch.sigmoid(-x) / len(x)),
+        ("mse", lambda x: (x - 1) / len(x)),
+    ):
+        fake = logits(1).requires_grad_()
+        LOSSES[name].generator(fake).backward()  # pyright: ignore
+        torch.testing.assert_close(fake.grad, derivative(fake.detach()))
+
+
+def test_discriminator_gradients() -> None:
+    for name, of_real, of_fake in (
+        ("bce", lambda x: -torch.sigmoid(-x) / len(x), lambda x: torch.sigmoid(x) / len(x)),
+        ("mse", lambda x: (x - 1) / len(x), lambda x: x / len(x)),
+    ):
+        real, fake = logits(0).requires_grad_(), logits(1).requires_grad_()
+        LOSSES[name].discriminator(real, fake).backward()  # pyright: ignore
+        torch.testing.assert_close(real.grad, of_real(real.detach()))
+        torch.testing.assert_close(fake.grad, of_fake(fake.detach()))
+
+
+def test_large_logits_stay_finite() -> None:
+    huge = torch.tensor([1e4, -1e4])
+    assert LOSSES["bce"].discriminator(huge, huge).isfinite()
+    assert LOSSES["bce"].generator(huge).item() == pytest.approx(5000)

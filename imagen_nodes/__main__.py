@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         )
         checked = runner.check(args.workflow, args.set)
         console.warn(checked.warnings)
+        if args.device:
+            _ = runner.host.device  # a wrong call, not a failed run, where there is none
         runner.run_checked(checked)
     return 0
 
@@ -78,11 +80,15 @@ def check(args: argparse.Namespace) -> int:
 def nodes(args: argparse.Namespace) -> int:
     """List the nodes that there are."""
     from .graph import describe
+    from .nodes import NODES  # pyright: ignore[reportMissingImports]
     from .runner import Runner
 
     runner = Runner()
     types = runner.types.values()
-    print(describe.as_json(types, runner.host) if args.json else describe.table(types))
+    if args.help_pages:
+        describe.write_help_pages(NODES, args.help_pages)
+    else:
+        print(describe.as_json(types, runner.host) if args.json else describe.table(types))
     return 0
 
 
@@ -146,7 +152,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--output", type=Path, default="output", metavar="DIR", help="pictures to write"
             )
             sub.add_argument("--device", default="", help="cpu, cuda, cuda:1, ...")
-    add(nodes).add_argument("--json", action="store_true", help="as ComfyUI's /object_info")
+    sub = add(nodes)
+    sub.add_argument("--json", action="store_true", help="as ComfyUI's /object_info")
+    sub.add_argument("--help-pages", type=Path, metavar="DIR", help="write our help pages there")
     sub = add(inspect)
     sub.add_argument("file", type=Path, help="a .safetensors file")
     sub.add_argument("--json", action="store_true", help="the whole card and the tensors")

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -38,8 +37,10 @@ CONTAINERS = (
     *sorted(name for name in av.formats_available if name.endswith("_pipe")),
     *("image2", "apng", "gif", "ico", "mjpeg", "jpegxl_anim", "mov", "matroska", "avi"),
 )
+LIMITS = {"max_pixels": str(MOST_PIXELS)}
 # A file name is a name, not a pattern, and nothing but files is opened.
 OPENING = {
+    **LIMITS,
     "format_whitelist": ",".join(CONTAINERS),
     "protocol_whitelist": "file",
     "pattern_type": "none",
@@ -48,6 +49,8 @@ OPENING = {
 EIGHT_BITS = frozenset({"yuvj420p", "yuvj422p", "yuvj444p", "rgb24", "rgba", "pal8"})
 
 Pixels = NDArray[Any]
+T = TypeVar("T")
+P = TypeVar("P")
 
 
 class Decoded(NamedTuple):
@@ -75,8 +78,8 @@ def decode(path: Path) -> Decoded:
         frames = _by_pillow(path)
     if not frames.pixels:
         raise DataError(
-            f"{path}: not a picture, or a damaged one. PNG, JPEG, WebP, GIF, BMP and TIFF are "
-            "supported, and what else FFmpeg or Pillow read"
+            f"{path}: not a picture, or a damaged one. Supported are PNG, JPEG, WebP, GIF, BMP and "
+            "TIFF, and what else FFmpeg or Pillow can read"
         )
     return frames.decoded()
 
@@ -161,7 +164,7 @@ def _refuse_large_header(path: Path, file: IO[bytes]) -> None:
             animated = picture.format in ("GIF", "PNG", "WEBP")
             count = int(getattr(picture, "n_frames", 1)) if animated else 1
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: too large: {error}") from error
+        raise DataError(f"{path}: refused: {error}") from error
     except Exception:  # whatever Pillow raises: FFmpeg may know better, and is watched too
         return
     _Frames(path).admit(*picture.size, count)
@@ -183,6 +186,7 @@ def _by_ffmpeg(path: Path) -> _Frames:
 
 def _read_stream(container: InputContainer, frames: _Frames) -> None:
     stream = container.streams.video[0]
+    stream.codec_context.options = LIMITS
     convert = None
     for packet in container.demux(stream):
         try:
@@ -243,15 +247,12 @@ def _by_pillow(path: Path) -> _Frames:
     """What FFmpeg cannot decode: animated WebP, truncated pictures as far as they go."""
     frames = _Frames(path)
     try:
-        with _as_far_as_it_goes(), Image.open(path) as picture:
-            for turned in map(ImageOps.exif_transpose, ImageSequence.Iterator(picture)):
-                frames.admit(*turned.size)
-                mode = "RGBA" if "A" in turned.getbands() else "RGB"
-                pixels = np.asarray(turned.convert(mode))
-                if not frames.pixels:
-                    frames.alpha = mode == "RGBA"
-                if not frames.pixels or pixels.shape == frames.pixels[0].shape:
-                    frames.pixels.append(pixels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _insist(Image.open, path) as picture:
+                for part in ImageSequence.Iterator(picture):
+                    frames.admit(*part.size)
+                    _add_picture(frames, _insist(ImageOps.exif_transpose, part))
     except DataError:
         raise
     except Exception:  # whatever Pillow raises on a damaged file
@@ -259,14 +260,23 @@ def _by_pillow(path: Path) -> _Frames:
     return frames
 
 
-@contextmanager
-def _as_far_as_it_goes() -> Iterator[None]:
-    """Let Pillow fill up truncated pictures."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
+def _add_picture(frames: _Frames, picture: Image.Image) -> None:
+    mode = "RGBA" if "A" in picture.getbands() else "RGB"
+    pixels = np.asarray(picture.convert(mode))
+    if not frames.pixels:
+        frames.alpha = mode == "RGBA"
+    if not frames.pixels or pixels.shape == frames.pixels[0].shape:
+        frames.pixels.append(pixels)
+
+
+def _insist(read: Callable[[T], P], source: T) -> P:
+    """``read(source)``; if that fails, once more, Pillow now filling up what is cut off."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        return read(source)
+    except (OSError, ValueError):
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            return read(source)
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .errors import WorkflowError
 from .folders import shipped
 from .graph import workflow
 from .graph.cache import Cache
@@ -69,14 +70,22 @@ class Runner:
             UsageError: an assignment does not fit.
         """
         prompt = workflow.override(load(source), assignments, self.types)
-        return validate(prompt, self.types, self.host)
+        return self._validate(source, prompt)
 
     def run(
         self, source: str | Path | Prompt, inputs: Mapping[str, Any] | None = None
     ) -> dict[str, Outputs]:
         """Run a workflow: see :func:`run`."""
         prompt = workflow.replace(load(source), inputs or {}, self.types)
-        return self.run_checked(validate(prompt, self.types, self.host))
+        return self.run_checked(self._validate(source, prompt))
+
+    def _validate(self, source: str | Path | Prompt, prompt: Prompt) -> Checked:
+        try:
+            return validate(prompt, self.types, self.host)
+        except WorkflowError as error:
+            if isinstance(source, Mapping):
+                raise
+            raise WorkflowError(f"{source}: {error}", error.report) from error
 
     def run_checked(self, checked: Checked) -> dict[str, Outputs]:
         """Run what :meth:`check` gave."""

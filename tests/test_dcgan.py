@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 from imagen_nodes.networks.dcgan import RESOLUTIONS, DCGANDiscriminator, DCGANGenerator
-from imagen_nodes.networks.layers import SelfAttention
+from imagen_nodes.networks.layers import (
+    DoublingConv2d,
+    HalvingConv2d,
+    MapToLogit,
+    SelfAttention,
+    VectorToMap,
+)
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,8 +58,9 @@ def layers(network: nn.Module) -> list[str]:
         match module:
             case nn.Conv2d() | nn.ConvTranspose2d():
                 bias = "" if module.bias is None else " bias"
+                kind = "Conv2d" if isinstance(module, nn.Conv2d) else "ConvTranspose2d"
                 lines.append(
-                    f"{type(module).__name__} {module.in_channels}-{module.out_channels} "
+                    f"{kind} {module.in_channels}-{module.out_channels} "
                     f"k{module.kernel_size[0]} s{module.stride[0]} p{module.padding[0]}{bias}"
                 )
             case nn.BatchNorm2d():
@@ -176,13 +183,38 @@ def test_the_discriminator_computes_what_the_paper_says() -> None:
     torch.testing.assert_close(network(images, labels), logits + projection, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("side", [2, 4, 6, 8, 12, 16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("layer", [HalvingConv2d, DoublingConv2d])
+def test_convolutions_are_torchs(layer: type, side: int, bias: bool) -> None:
+    """Values and gradients, whether they are computed as matrices or not."""
+    module = layer(6, 5, bias=bias)
+    x = torch.randn(3, 6, side, side, generator=random(), requires_grad=True)
+    plain = F.conv2d if layer is HalvingConv2d else F.conv_transpose2d
+    wanted = plain(x, module.weight, module.bias, stride=2, padding=1)
+    weights = torch.randn(wanted.shape, generator=random(1))
+    inputs = [x, *module.parameters()]
+    expected = torch.autograd.grad((wanted * weights).sum(), inputs)
+    found = module(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    gradients = torch.autograd.grad((found * weights).sum(), inputs)
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_first_and_last_layer_are_torchs() -> None:
+    first, last = VectorToMap(7, 5), MapToLogit(5)
+    z = torch.randn(3, 7, generator=random())
+    wanted = F.conv_transpose2d(z[:, :, None, None], first.weight)
+    torch.testing.assert_close(first(z), wanted, rtol=1e-4, atol=1e-5)
+    logits = F.conv2d(wanted, last.weight, last.bias).flatten()
+    torch.testing.assert_close(last(wanted), logits, rtol=1e-4, atol=1e-5)
+
+
 def test_attention_by_hand() -> None:
     block = varied(SelfAttention(16))
     x = torch.randn(2, 16, 3, 5, generator=random())
     weights = {f"a.{name}": value for name, value in block.state_dict().items()}
-    torch.testing.assert_close(
-        block(x), attention_by_loops(x, weights, "a"), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(block(x), attention_by_loops(x, weights, "a"), rtol=1e-4, atol=1e-5)
     assert block.query.weight.shape == (2, 16, 1, 1)  # pyright: ignore
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from ..files import write_atomically
 from .host import Host
-from .node import DeclaredNode, Input, NodeType
+from .node import DeclaredNode, Input, Node, NodeType
 
 
 def table(types: Iterable[NodeType]) -> str:
@@ -51,6 +53,16 @@ def object_info(node: NodeType, host: Host) -> dict[str, Any]:
     if isinstance(node, DeclaredNode):
         info |= {"category": node.category, "description": node.description}
     return info
+
+
+def write_help_pages(nodes: Iterable[type[Node]], folder: Path) -> None:
+    """Write ``<id>.md`` for each node, and remove the pages of nodes that are no more."""
+    pages = {f"{node.id}.md": help_page(DeclaredNode(node)) for node in nodes}
+    for old in folder.glob("*.md"):
+        if old.name not in pages:
+            old.unlink()
+    for name, page in pages.items():
+        write_atomically(folder / name, page.encode())
 
 
 def help_page(node: DeclaredNode) -> str:

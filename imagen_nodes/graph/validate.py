@@ -229,7 +229,7 @@ def _check_link(state: _Pass, node_id: str, port: Input, value: list[Any], *, is
         source_type = state.type_of(source)
         if source_type is None:
             return  # reported where it stands
-        received: Any = [output.type for output in source_type.outputs][slot]
+        received: Any = tuple(output.type for output in source_type.outputs)[slot]
     except (LookupError, TypeError) as error:
         _add_dead_link(state, node_id, port, value, error, is_end=is_end)
         return
@@ -256,7 +256,8 @@ def _add_dead_link(
     else:
         kind = "exception_during_inner_validation"
         message = "Exception when validating inner node"
-        extra |= {"input_name": port.name, "exception_message": str(error), "linked_node": value}
+        name, link = _consumer(state, node_id)
+        extra |= {"input_name": name, "exception_message": str(error), "linked_node": link}
     reading = f"input {port.name} links to node {source!r}, which does not exist"
     if _exists(state.prompt, source):
         source_type = state.type_of(source)
@@ -266,6 +267,16 @@ def _add_dead_link(
             f"({title(state.prompt, source)}), which has {count}, counted from 0"
         )
     state.add(node_id, kind, message, str(error), reading, extra)
+
+
+def _consumer(state: _Pass, node_id: str) -> tuple[str, list[Any]]:
+    """The first (input, link) that leads to a node: where ComfyUI stands when it meets its fault."""
+    return next(
+        (name, node["inputs"][name])
+        for other, node in state.prompt.items()
+        for name, source in _links(state, other)
+        if source == node_id
+    )
 
 
 def _compatible(received: Any, wanted: Any) -> bool:

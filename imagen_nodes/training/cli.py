@@ -19,8 +19,6 @@ from ..errors import Cancelled, TrainingError, UsageError
 from ..spec import problems
 
 if TYPE_CHECKING:
-    import torch
-
     from .progress import Display
     from .recipe import Recipe
     from .run import Run
@@ -97,10 +95,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _session(args: argparse.Namespace, display: Display) -> Session:
+    from ..devices import open_device
     from .run import Run
     from .session import begin, resume
 
-    device = _device(args.device)
+    device = open_device(args.device or "")
     if args.resume is None:
         recipe = _changed(_recipe(args.preset), args)
         if args.data is None:
@@ -199,20 +198,6 @@ def _set(fields: dict[str, Any], change: str) -> None:
 def _known(fields: dict[str, Any], part: str, change: str) -> None:
     if part not in fields:
         raise UsageError(f"--set {change}: no field {part!r}; there are {', '.join(fields)}")
-
-
-def _device(name: str | None) -> torch.device:
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).cpu()
-    except Exception as error:  # every backend has its own way of not being there
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"--device {name}: cannot be used: {reason}") from error
-    return device
 
 
 def _require_extras() -> None:

@@ -134,9 +134,9 @@ def _text(value: Any) -> str:
 def _printed(value: Any) -> str:
     import torch
 
-    set_options = torch.set_printoptions  # pyright: ignore[reportUnknownMemberType]
-    set_options(profile="default", edgeitems=6)
+    printing: Any = torch
+    printing.set_printoptions(profile="default", edgeitems=6)
     try:
         return str(value)
     finally:
-        set_options(profile="default")
+        printing.set_printoptions(profile="default")

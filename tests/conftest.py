@@ -1,0 +1,15 @@
+"""What several tests share."""
+
+import pytest
+
+from imagen_nodes.runner import Runner
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """A runner whose folders are in ``tmp_path``; its events are in ``runner.events``."""
+    (tmp_path / "input").mkdir()
+    events = []
+    runner = Runner(input=tmp_path / "input", output=tmp_path / "output", listen=events.append)
+    runner.events = events
+    return runner

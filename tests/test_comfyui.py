@@ -1,0 +1,105 @@
+"""The pack inside a real ComfyUI, on the CPU: runs where COMFYUI_DIR names one, whose own
+requirements are installed for COMFYUI_PYTHON (default: this Python)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_nodes.runner import Runner
+
+ROOT = Path(__file__).parent.parent
+COMFYUI = os.environ.get("COMFYUI_DIR", "")
+pytestmark = pytest.mark.skipif(not COMFYUI, reason="COMFYUI_DIR names no ComfyUI")
+
+
+def ask(url, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def comfyui(tmp_path_factory):
+    """The address of a ComfyUI that has this checkout, linked, as its only pack; its output
+    folder is ``comfyui.output``."""
+    folder = tmp_path_factory.mktemp("comfyui")
+    (folder / "packs").mkdir()
+    (folder / "packs" / "imagen-nodes").symlink_to(ROOT)
+    paths = folder / "paths.yaml"
+    paths.write_text(f"test:\n  base_path: {folder}\n  custom_nodes: packs\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = {
+        "--port": port,
+        "--output-directory": folder / "output",
+        "--input-directory": folder,
+        "--temp-directory": folder / "temp",
+        "--user-directory": folder / "user",
+        "--extra-model-paths-config": paths,
+        "--database-url": "sqlite:///:memory:",
+    }
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    call = [python, "main.py", "--cpu", "--disable-auto-launch"]
+    call += [str(part) for pair in options.items() for part in pair]
+    log = folder / "log.txt"
+    with log.open("w") as out:
+        server = subprocess.Popen(call, cwd=COMFYUI, stdout=out, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert server.poll() is None, log.read_text()[-2000:]
+            try:
+                ask(f"{address}/system_stats")
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address, folder / "output"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_the_nodes_are_there_with_their_declarations(comfyui):
+    ours = {node_id: t for node_id, t in Runner().types.items() if node_id.startswith("Imagen")}
+    for node_id, node in ours.items():
+        info = ask(f"{comfyui[0]}/object_info/{node_id}")[node_id]
+        assert info["display_name"] == node.title
+        assert info["output"] == [output.type for output in node.outputs]
+        assert info["output_name"] == [output.name for output in node.outputs]
+        given = info["input"]["required"] | info["input"].get("optional", {})
+        assert list(given) == [port.name for port in node.inputs]
+        for port in node.inputs:
+            for key in ("default", "min", "max", "tooltip"):
+                assert given[port.name][1].get(key) == port.widget.get(key)
+        page = f"{comfyui[0]}/extensions/imagen-nodes/docs/{node_id}.md"
+        assert urllib.request.urlopen(page, timeout=10).status == 200
+    weights = ask(f"{comfyui[0]}/object_info/ImagenLoadCheckpoint")
+    name = weights["ImagenLoadCheckpoint"]["input"]["required"]["name"]
+    assert "dcgan-cifar10.safetensors" in name[1]["options"]
+
+
+def test_same_workflow_same_pixels(comfyui, tmp_path):
+    address, output = comfyui
+    prompt = json.loads((ROOT / "examples/workflows/generate.json").read_text())
+    prompt_id = ask(f"{address}/prompt", {"prompt": prompt})["prompt_id"]
+    for _ in range(240):
+        history = ask(f"{address}/history/{prompt_id}")
+        if history:
+            break
+        time.sleep(0.25)
+    entry = history[prompt_id]
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    (picture,) = entry["outputs"]["5"]["images"]
+    theirs = np.asarray(Image.open(output / picture["filename"]))
+    (file,) = Runner(output=tmp_path).run(prompt)["5"].files
+    assert np.array_equal(np.asarray(Image.open(file)), theirs)

@@ -205,7 +205,7 @@ def load(path: Path) -> Model:
         CheckpointError: as :func:`inspect`, or tensors that do not fit the card.
     """
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     header = inspect(path)
     architecture = _architecture(path, header.card)
@@ -221,8 +221,8 @@ def placed(model: Model, device: torch.device) -> Running:
     """The model's network, moved to ``device``, in channels_last."""
     import torch
 
-    network = model.network.to(device, memory_format=torch.channels_last)  # pyright: ignore
-    return Running(network, device)
+    model.network.to(device, memory_format=torch.channels_last)  # pyright: ignore
+    return Running(model.network, device)
 
 
 def save(path: Path, card: Card, network: nn.Module) -> None:
@@ -310,7 +310,7 @@ def _opened(path: Path, framework: str) -> Generator[Any]:
             "Use a .safetensors file; docs/checkpoints.md says how to convert one that you trust"
         )
     try:
-        with safe_open(path, framework) as file:
+        with safe_open(path, framework) as file:  # pyright: ignore[reportUnknownVariableType]
             yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: {_diagnosis(path, str(error))}") from error

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
+from imagen_nodes.nodes import NODES
 from pydantic import Field
 
 from imagen_nodes.graph import describe
 from imagen_nodes.graph.builtin import BUILTIN
 from imagen_nodes.graph.node import DeclaredNode, Node
 from imagen_nodes.graph.sockets import Choices, Image, ImageList, Mask, Seed, Ui, Widget
-from imagen_nodes.nodes import NODES
 
 HELP = Path(__file__).parent.parent / "nodes" / "web" / "docs"
 
@@ -82,7 +82,7 @@ def test_object_info_names_outputs_and_leaves_ui_out():
 
 def test_run_checks_what_links_bring():
     node = DeclaredNode(Brighten)
-    with pytest.raises(ValueError, match="image: .*expected a tensor of 4 axes, got int") as caught:
+    with pytest.raises(ValueError, match=r"image: .* 4 axes, got int") as caught:
         node.run(Host(), {"image": 3, "amount": 2.0})
     assert "amount: Input should be less than or equal to 1 (got 2.0)" in str(caught.value)
 

@@ -57,7 +57,7 @@ def test_a_picture_that_carries_its_workflow(tmp_path):
 def test_what_is_no_workflow(tmp_path, content, text):
     path = tmp_path / "bad.json"
     path.write_bytes(content)
-    with pytest.raises(WorkflowError, match="bad.json: ") as caught:
+    with pytest.raises(WorkflowError, match=r"bad\.json: ") as caught:
         workflow.read(path)
     assert text in str(caught.value)
 
@@ -70,7 +70,7 @@ def test_a_picture_without_a_workflow(tmp_path):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(WorkflowError, match="none.json: cannot be read: No such file"):
+    with pytest.raises(WorkflowError, match=r"none\.json: cannot be read: No such file"):
         workflow.read(tmp_path / "none.json")
 
 

@@ -60,8 +60,8 @@ def signatures(checked: Checked, types: Mapping[str, NodeType], host: Host) -> d
             else:
                 constants[port.name] = value
                 # An object's identity stands for its content: it may be an image of any size.
-                plain = isinstance(value, str | int | float | bool | list | dict | None)
-                parts.append((port.name, repr(value) if plain else f"object {id(value)}"))
+                plain = isinstance(value, (str, int, float, list, dict, type(None)))
+                parts.append((port.name, value if plain else f"object {id(value)}"))
         parts.append(node_type.fingerprint(host, constants))
         found[node_id] = hashlib.sha256(repr(parts).encode()).hexdigest()
     return found

@@ -17,11 +17,12 @@ A node is constructed only when its links are resolved, so the types are true wh
 
 from __future__ import annotations
 
+import inspect
 import types
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache
 from typing import (
     Annotated,
     Any,
@@ -162,33 +163,25 @@ class DeclaredNode:
         self.check = node.check
         self.fingerprint = node.fingerprint
 
-    @cached_property
+    @property
     def description(self) -> str:
         """The class docstring, dedented: the help page's text."""
-        import inspect
-
         return inspect.cleandoc(self.node.__doc__ or "")
 
-    @cached_property
+    @property
     def inputs(self) -> tuple[Input, ...]:
-        return tuple(_input(name, info) for name, info in self.node.model_fields.items())
+        return _inputs(self.node)
 
-    @cached_property
+    @property
     def outputs(self) -> tuple[Output, ...]:
-        return tuple(o for o in self._returned if o.type != UI.type)
-
-    @cached_property
-    def _returned(self) -> tuple[Output, ...]:
-        returned = get_type_hints(self.node.run)["return"]
-        hints = get_type_hints(returned, include_extras=True)
-        return tuple(_output(name, hint) for name, hint in hints.items())
+        return tuple(output for output in _returned(self.node) if output.type != UI.type)
 
     def run(self, host: Host, values: Mapping[str, Any]) -> Result:
         try:
             node = self.node.model_validate(dict(values))
         except ValidationError as error:
             raise ValueError(problems(error)) from error
-        named = zip(self._returned, node.run(host), strict=True)
+        named = zip(_returned(self.node), node.run(host), strict=True)
         outputs: list[Any] = []
         ui: dict[str, Any] = {}
         for output, value in named:
@@ -203,6 +196,19 @@ def registry(nodes: Iterable[type[Node]]) -> dict[str, NodeType]:
     """Node types by id."""
     types: dict[str, NodeType] = {node.id: DeclaredNode(node) for node in nodes}
     return types
+
+
+@cache
+def _inputs(node: type[Node]) -> tuple[Input, ...]:
+    return tuple(_input(name, info) for name, info in node.model_fields.items())
+
+
+@cache
+def _returned(node: type[Node]) -> tuple[Output, ...]:
+    """What ``run`` returns: the outputs, and ``ui`` where there is one."""
+    returned = get_type_hints(node.run)["return"]
+    hints = get_type_hints(returned, include_extras=True)
+    return tuple(_output(name, hint) for name, hint in hints.items())
 
 
 def _input(name: str, info: FieldInfo) -> Input:

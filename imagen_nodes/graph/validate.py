@@ -229,7 +229,7 @@ def _check_link(state: _Pass, node_id: str, port: Input, value: list[Any], *, is
         source_type = state.type_of(source)
         if source_type is None:
             return  # reported where it stands
-        received: Any = tuple(output.type for output in source_type.outputs)[slot]
+        received = tuple(output.type for output in source_type.outputs)[cast(int, slot)]
     except (LookupError, TypeError) as error:
         _add_dead_link(state, node_id, port, value, error, is_end=is_end)
         return
@@ -270,7 +270,7 @@ def _add_dead_link(
 
 
 def _consumer(state: _Pass, node_id: str) -> tuple[str, list[Any]]:
-    """The first (input, link) that leads to a node: where ComfyUI stands when it meets its fault."""
+    """The first (input, link) that leads to a node: where ComfyUI stands when it meets a fault."""
     return next(
         (name, node["inputs"][name])
         for other, node in state.prompt.items()
@@ -279,12 +279,9 @@ def _consumer(state: _Pass, node_id: str) -> tuple[str, list[Any]]:
     )
 
 
-def _compatible(received: Any, wanted: Any) -> bool:
-    """Equal, or either is anything, or the comma-separated unions overlap."""
-    if received == wanted:
-        return True
-    if isinstance(received, list):
-        return wanted in ("COMBO", "*")
+def _compatible(received: str, wanted: Any) -> bool:
+    """Either is anything, or the comma-separated unions overlap; a list of options takes no link
+    but anything's."""
     if isinstance(wanted, list):
         return received == "*"
     ours, theirs = ({part.strip() for part in str(t).split(",")} for t in (received, wanted))
@@ -295,9 +292,7 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
     inputs = state.prompt[node_id]["inputs"]
     declared = port.declaration(state.host)
     about: dict[str, Any] = {"input_name": port.name, "input_config": declared}
-    value: Any = inputs[port.name]
-    if isinstance(value, dict) and "__value__" in value:
-        value = cast(Any, value["__value__"])
+    value = _unwrapped(inputs[port.name])
     try:
         if port.type in COERCIONS:
             value = COERCIONS[port.type](value)
@@ -331,6 +326,13 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
         reading = f"input {port.name}: there is no {short(value)}. {_offer(value, options)}"
         details = f"{port.name}: {value!r} not in {shown}"
         state.add(node_id, "value_not_in_list", "Value not in list", details, reading, about)
+
+
+def _unwrapped(value: Any) -> Any:
+    """A constant as it is, or out of the object that a list travels in."""
+    if isinstance(value, dict):
+        return cast(dict[str, Any], value).get("__value__", cast(Any, value))
+    return value
 
 
 def _offer(value: Any, options: Sequence[Any]) -> str:

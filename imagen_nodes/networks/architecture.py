@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Protocol
 
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from ..spec import Spec
+
+
+class Network(nn.Module):
+    """A network that an architecture builds."""
+
+    @abstractmethod
+    def initialise(self, random: Generator) -> None:
+        """Draw new weights, all of them from ``random``."""
 
 
 class Architecture(Spec):
@@ -15,28 +22,9 @@ class Architecture(Spec):
     once released it never changes its meaning."""
 
     @abstractmethod
-    def build(self) -> nn.Module:
+    def build(self) -> Network:
         """The network, in training mode. Pure: no I/O, no device; under
         ``torch.device("meta")`` it allocates nothing."""
-
-
-class GeneratorArchitecture(Architecture):
-    """A generator's hyperparameters, with what every user of a generator may ask of it."""
-
-    resolution: int
-    z_dim: int
-    channels: int
-    classes: int
-
-    @abstractmethod
-    def build(self) -> LatentGenerator: ...
-
-
-class LatentGenerator(Protocol):
-    """A built generator: ``z [b z_dim]``, ``labels [b]`` int64 or None -> ``[b c h w]``, -1..1."""
-
-    def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor: ...
-    def initialise(self, random: Generator) -> None: ...
 
 
 def powers_of_two(low: int, high: int) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Generator, Tensor, nn
 
-from .architecture import Architecture, powers_of_two
+from .architecture import Architecture, Network, powers_of_two
 from .layers import DoublingConv2d, HalvingConv2d, MapToLogit, SelfAttention, VectorToMap
 
 RESOLUTIONS = powers_of_two(16, 256)
@@ -95,7 +95,7 @@ class DCGANDiscriminator(_DCGAN):
         return DCGANDiscriminatorNetwork(self)
 
 
-class DCGANGeneratorNetwork(nn.Module):
+class DCGANGeneratorNetwork(Network):
     """``z [b z_dim]``, ``labels [b]`` (int64; needed exactly where there are classes) ->
     ``[b channels resolution resolution]`` in -1..1."""
 
@@ -132,7 +132,7 @@ class DCGANGeneratorNetwork(nn.Module):
             nn.init.normal_(self.embed.weight, generator=random)
 
 
-class DCGANDiscriminatorNetwork(nn.Module):
+class DCGANDiscriminatorNetwork(Network):
     """``[b channels resolution resolution]`` in -1..1, ``labels [b]`` -> logits ``[b]``;
     positive: real."""
 

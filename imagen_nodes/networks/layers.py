@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -53,7 +52,9 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.bias is None and _prefers_matrices(input, 8):
-            return _Halve.apply(input, self.weight)
+            b, _, h, w = input.shape
+            rows = _apply(_Patches, input) @ _matrix(self.weight).t()
+            return rows.view(b, h // 2, w // 2, -1).permute(0, 3, 1, 2)
         return super().forward(input)
 
 
@@ -66,7 +67,9 @@ class DoublingConv2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if self.bias is None and _prefers_matrices(input, 4):
-            return _Double.apply(input, self.weight)
+            b, c, h, w = input.shape
+            rows = input.permute(0, 2, 3, 1).reshape(-1, c)
+            return _apply(_Overlap, rows @ _matrix(self.weight), b, h, w)
         return super().forward(input, output_size)
 
 
@@ -98,84 +101,47 @@ def _prefers_matrices(x: Tensor, side: int) -> bool:
     return small and not torch.is_autocast_enabled("cpu")
 
 
-def _patches(x: Tensor) -> Tensor:
-    """``[b c h w] -> [b*h/2*w/2 16*c]``: what each output position of kernel 4, stride 2 sees."""
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
-    b, h, w, c = x.shape
-    s = x.stride()
-    shape = (b, h // 2 - 1, w // 2 - 1, 4, 4, c)
-    windows = x.as_strided(shape, (s[0], 2 * s[1], 2 * s[2], s[1], s[2], s[3]))
-    return windows.reshape(-1, 16 * c)
+class _Patches(torch.autograd.Function):
+    """``[b c h w] -> [b*h/2*w/2 16*c]``: what each output position of kernel 4, stride 2, padding 1
+    sees. Linear, and the transpose of :class:`_Overlap`, so that each is the other's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+        b, h, w, c = x.shape
+        s = x.stride()
+        shape = (b, h // 2 - 1, w // 2 - 1, 4, 4, c)
+        windows = x.as_strided(shape, (s[0], 2 * s[1], 2 * s[2], s[1], s[2], s[3]))
+        return windows.reshape(-1, 16 * c)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        b, _, h, w = ctx.shape
+        return _apply(_Overlap, grad_outputs[0], b, h // 2, w // 2)
 
 
-def _overlap(patches: Tensor, b: int, h: int, w: int) -> Tensor:
-    """The transpose of :func:`_patches`: add ``[b*h*w 16*c]`` up to ``[b c 2h 2w]``."""
-    patches = patches.view(b, h, w, 4, 4, -1)
-    x = patches.new_zeros(b, 2 * h + 2, 2 * w + 2, patches.shape[-1])
-    for i in range(4):
-        for j in range(4):
-            x[:, i : i + 2 * h : 2, j : j + 2 * w : 2] += patches[:, :, :, i, j]
-    return x[:, 1:-1, 1:-1].contiguous().permute(0, 3, 1, 2)
+class _Overlap(torch.autograd.Function):
+    """``[b*h*w 16*c] -> [b c 2h 2w]``: add patches up where they lie over each other."""
+
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor, b: int, h: int, w: int) -> Tensor:
+        patches = patches.view(b, h, w, 4, 4, -1)
+        x = patches.new_zeros(b, 2 * h + 2, 2 * w + 2, patches.shape[-1])
+        for i in range(4):
+            for j in range(4):
+                x[:, i : i + 2 * h : 2, j : j + 2 * w : 2] += patches[:, :, :, i, j]
+        return x[:, 1:-1, 1:-1].contiguous().permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return _apply(_Patches, grad_outputs[0]), None, None, None
 
 
-def _rows(x: Tensor) -> Tensor:
-    """``[b c h w] -> [b*h*w c]``; no copy where x is channels_last."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    return function.apply(*arguments)  # pyright: ignore[reportReturnType]
 
 
 def _matrix(weight: Tensor) -> Tensor:
-    """``[n m 4 4] -> [n 16*m]``, in the order of patches."""
+    """``[n m 4 4] -> [n 16*m]``, in the order of patches; no copy where it is channels_last."""
     return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
-
-
-def _weight(matrix: Tensor) -> Tensor:
-    """The inverse of :func:`_matrix`."""
-    return matrix.view(matrix.shape[0], 4, 4, -1).permute(0, 3, 1, 2)
-
-
-class _Halve(torch.autograd.Function):
-    """patches(x) @ W^T."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        patches = _patches(x)
-        ctx.save_for_backward(patches, weight)
-        b, _, h, w = x.shape
-        ctx.shape = (b, h // 2, w // 2)
-        y = patches @ _matrix(weight).t()
-        return y.view(b, h // 2, w // 2, -1).permute(0, 3, 1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        patches, weight = ctx.saved_tensors
-        rows = _rows(gradient)
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            dx = _overlap(rows @ _matrix(weight), *ctx.shape)
-        if ctx.needs_input_grad[1]:
-            dw = _weight(rows.t() @ patches)
-        return dx, dw
-
-
-class _Double(torch.autograd.Function):
-    """overlap(x @ W): the transpose of :class:`_Halve`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        b, _, h, w = x.shape
-        return _overlap(_rows(x) @ _matrix(weight), b, h, w)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        patches = _patches(gradient)
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            b, _, h, w = x.shape
-            dx = (patches @ _matrix(weight).t()).view(b, h, w, -1).permute(0, 3, 1, 2)
-        if ctx.needs_input_grad[1]:
-            dw = _weight(_rows(x).t() @ patches)
-        return dx, dw

@@ -131,8 +131,13 @@ class RebatchImages(Node):
         import torch
 
         size = self.batch_size[0]
-        single = [image[None] for batch in self.images for image in batch]
-        return Batches([torch.cat(single[i : i + size]) for i in range(0, len(single), size)])
+        single = [image for batch in self.images for image in batch]
+        batches = [single[i : i + size] for i in range(0, len(single), size)]
+        for batch in batches:
+            shapes = {f"{image.shape[1]}x{image.shape[0]}": image.shape for image in batch}
+            if len(set(shapes.values())) > 1:
+                raise ValueError(f"images: {', '.join(shapes)} px do not go into one batch")
+        return Batches([torch.stack(batch) for batch in batches])
 
 
 class ImageCrop(Node):

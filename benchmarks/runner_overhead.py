@@ -44,7 +44,8 @@ def main(length: int) -> None:
             runner.run_checked(checked)
             end = time.perf_counter()
             check, run = (1000 * t / length for t in (middle - start, end - middle))
-            print(f"{label:15} check {check:.3f}  run {run:.3f}  together {check + run:.3f} ms/node")
+            total = check + run
+            print(f"{label:15} check {check:.3f}  run {run:.3f}  together {total:.3f} ms/node")
 
 
 if __name__ == "__main__":

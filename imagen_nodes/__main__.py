@@ -93,15 +93,18 @@ def nodes(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    """Show what a weights file says of itself."""
-    from . import checkpoint
+    """Show what a weights file says of itself, or a folder of them as Markdown."""
+    from . import cards, checkpoint
 
+    if args.file.is_dir():
+        print(cards.overview(args.file), end="")
+        return 0
     header = checkpoint.inspect(args.file)
     if args.json:
         tensors = {name: {"shape": t.shape, "dtype": t.dtype} for name, t in header.tensors.items()}
         print(json.dumps({"card": header.card.model_dump(mode="json"), "tensors": tensors}))
     else:
-        print(checkpoint.describe(header))
+        print(cards.describe(header))
     return 0
 
 
@@ -156,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="as ComfyUI's /object_info")
     sub.add_argument("--help-pages", type=Path, metavar="DIR", help="write our help pages there")
     sub = add(inspect)
-    sub.add_argument("file", type=Path, help="a .safetensors file")
+    sub.add_argument("file", type=Path, help="a .safetensors file, or a folder of them")
     sub.add_argument("--json", action="store_true", help="the whole card and the tensors")
     cli.add_arguments(add(train))
     return parser

@@ -170,34 +170,6 @@ def inspect(path: Path) -> Header:
     return Header(card, tensors)
 
 
-def describe(header: Header) -> str:
-    """A header for people, a line a field."""
-    card = header.card
-    hyperparameters = {k: v for k, v in card.architecture.items() if k != "kind"}
-    rows = [
-        ("title", card.title),
-        ("description", card.description),
-        ("task", card.task),
-        ("architecture", card.architecture["kind"]),
-        ("", ", ".join(f"{key} {value}" for key, value in hyperparameters.items())),
-        ("parameters", f"{header.parameters:,} values in {len(header.tensors)} tensors"),
-        ("classes", ", ".join(card.class_names)),
-        ("created", card.created),
-        ("licence", card.licence),
-    ]
-    if card.training:
-        t = card.training
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in t.losses.items())
-        recipe = t.recipe.get("name", "")
-        rows.append(("trained", f"{recipe}, {t.nimg / 1000:,.0f} kimg on {t.data}"))
-        rows += [("losses", losses), ("selection", t.selection)]
-    rows += [
-        (m.metric, f"{m.value:.2f} ({m.samples:,} samples against {m.reference})")
-        for m in card.quality
-    ]
-    return "\n".join(f"{name:13} {value}" for name, value in rows if value)
-
-
 def load(path: Path) -> Model:
     """Read a checkpoint: its card, and its network with weights, on the CPU.
 

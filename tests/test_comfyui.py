@@ -32,7 +32,8 @@ def comfyui(tmp_path_factory):
     """The address of a ComfyUI that has this checkout, linked, as its only pack; its output
     folder is ``comfyui.output``."""
     folder = tmp_path_factory.mktemp("comfyui")
-    (folder / "packs").mkdir()
+    for name in ("packs", "user"):
+        (folder / name).mkdir()
     (folder / "packs" / "imagen-nodes").symlink_to(ROOT)
     paths = folder / "paths.yaml"
     paths.write_text(f"test:\n  base_path: {folder}\n  custom_nodes: packs\n")

@@ -50,7 +50,7 @@ class Folders(Host, Protocol):
 
     def input_file(self, name: str) -> Path:
         """The input picture of that name, ``[input]``, ``[output]`` and ``[temp]`` annotations
-        understood. Raises DataError where it is missing or leaves its folder."""
+        understood. Raises DataError where it is missing, UsageError where it leaves its folder."""
         ...
 
     def save_folder(self, kind: str) -> Path:

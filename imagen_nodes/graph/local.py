@@ -89,7 +89,7 @@ class LocalHost:
         folder = self.folders[kind]
         path = inside(folder, name)
         if path is None:
-            raise DataError(
+            raise UsageError(
                 f"{name}: leaves the {kind} folder {folder}; pictures are read there only"
             )
         if not path.is_file():

@@ -83,9 +83,12 @@ class LoadImageMask(Node):
 
 
 def missing(host: Folders, name: Any) -> str:
-    """ComfyUI's words for a picture that is not there; empty: it is."""
+    """ComfyUI's words for a picture that is not there, ours for one that may not be read; empty:
+    neither."""
     try:
         host.input_file(str(name))
+    except UsageError as error:
+        return str(error)
     except DataError:
         return f"Invalid image file: {name}"
     return ""

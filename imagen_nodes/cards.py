@@ -1,0 +1,59 @@
+"""Cards for people: one as lines, those of a folder as a Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .checkpoint import Card, Header, inspect
+from .errors import CheckpointError
+from .folders import WEIGHTS, files
+
+
+def describe(header: Header) -> str:
+    """A line a field; what a card leaves empty is left out."""
+    return "\n".join(f"{name:13} {value}" for name, value in _rows(header) if value)
+
+
+def overview(folder: Path) -> str:
+    """A page on every weights file in ``folder``: ``weights/README.md`` is made by this.
+
+    Raises:
+        CheckpointError: there is none, or one cannot be read."""
+    found = files([folder], WEIGHTS)
+    if not found:
+        raise CheckpointError(f"{folder}: no weights in it")
+    lines = ["# Weights", "", "Made from the files' own cards: `imagen-nodes inspect weights`.", ""]
+    for name, path in found.items():
+        lines += [f"## {name}", "", "| | |", "|---|---|"]
+        lines += [f"| {row} | {value} |" for row, value in _rows(inspect(path)) if value]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _rows(header: Header) -> Iterator[tuple[str, str]]:
+    card = header.card
+    numbers = {key: value for key, value in card.architecture.items() if key != "kind"}
+    yield "title", card.title
+    yield "description", card.description
+    yield "task", card.task
+    yield "architecture", card.architecture["kind"]
+    yield "", ", ".join(f"{key} {value}" for key, value in numbers.items())
+    yield "size", f"{header.parameters:,} values in {len(header.tensors)} tensors"
+    yield "classes", ", ".join(card.class_names)
+    yield from _training_rows(card)
+    for m in card.quality:
+        yield m.metric, f"{m.value:.1f} ({m.samples:,} samples against {m.reference})"
+    yield "created", card.created
+    yield "licence", card.licence
+
+
+def _training_rows(card: Card) -> Iterator[tuple[str, str]]:
+    training = card.training
+    if training is None:
+        return
+    recipe = training.recipe.get("name", "a recipe of its own")
+    data = f"{training.images:,} images of {training.data}"
+    yield "trained", f"{recipe}, {training.nimg / 1000:,.0f} kimg, on {data}"
+    yield "losses", ", ".join(f"{name} {value:.3f}" for name, value in training.losses.items())
+    yield "selection", training.selection

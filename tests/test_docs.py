@@ -1,0 +1,101 @@
+"""What README and docs say is what the program does."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from imagen_nodes import cards
+from imagen_nodes.__main__ import _parser
+from imagen_nodes.graph.builtin import BUILTIN
+from imagen_nodes.graph.node import DeclaredNode
+from imagen_nodes.networks.dcgan import DCGANGenerator
+from imagen_nodes.nodes import NODES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text, language=""):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_two_commands():
+    assert blocks(README)[0].splitlines() == [
+        "pip install -e . && imagen-nodes run examples/workflows/generate.json",
+        "pip install -e '.[dev]' && pytest",
+    ]
+
+
+def test_ci_runs_the_two_commands_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text()
+    (function,) = re.findall(r"^readme_line\(\).*$", script, re.MULTILINE)
+    for number, line in enumerate(blocks(README)[0].splitlines(), 1):
+        done = subprocess.run(
+            ["bash", "-c", f"{function}\nreadme_line {number}"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert done.stdout.strip() == line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_in_the_docs_is_one(page):
+    commands = [
+        line
+        for block in blocks(page.read_text())
+        for line in block.splitlines()
+        if line.startswith("imagen-nodes ") and "[--" not in line
+    ]
+    for command in commands:
+        arguments = shlex.split(command, comments=True)[1:]
+        assert _parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_the_node_table_is_complete():
+    for node in map(DeclaredNode, NODES):
+        inputs, outputs = (
+            ", ".join(p.name for p in ports) for ports in (node.inputs, node.outputs)
+        )
+        assert f"| {node.title} | {inputs} | {outputs} |" in README
+
+
+def test_the_built_in_nodes_are_listed():
+    page = (ROOT / "docs" / "headless.md").read_text()
+    assert ", ".join(node.id for node in BUILTIN) + "." in page
+    assert f"ours, and {len(BUILTIN)} of ComfyUI's own" in README
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(README, "python")
+    names = {}
+    exec(code, names)
+    assert names["results"]["3"]["image"].shape == (16, 32, 32, 3)
+    assert all(file.is_file() for file in names["results"]["5"].files)
+
+
+def test_a_pickle_is_converted_as_the_docs_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = DCGANGenerator().build()
+    network.initialise(torch.Generator().manual_seed(0))
+    torch.save(network.state_dict(), "generator.pth")
+    (code,) = blocks((ROOT / "docs" / "checkpoints.md").read_text(), "python")
+    exec(code, {})
+    assert "My generator" in cards.overview(Path("weights"))
+
+
+def test_the_page_on_weights_is_up_to_date():
+    """If not: imagen-nodes inspect weights > weights/README.md"""
+    assert (ROOT / "weights" / "README.md").read_text() == cards.overview(ROOT / "weights")

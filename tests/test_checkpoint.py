@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from imagen_nodes import checkpoint
 from imagen_nodes.checkpoint import CARD_KEY, Card, Measurement, Training
 from imagen_nodes.errors import CheckpointError, StorageError
 from imagen_nodes.networks import ARCHITECTURES
 from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from torch import nn
 
 SMALL = DCGANGenerator(resolution=16, width=8, z_dim=8)
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
 from imagen_nodes.errors import DataError
 from imagen_nodes.training import data
 from imagen_nodes.training.data import CIFAR10_CLASSES, Dataset, Stream, fit, open_data
-from numpy.typing import NDArray
-from PIL import Image
 
 Pixels = NDArray[np.uint8]
 

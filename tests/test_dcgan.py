@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from imagen_nodes.networks.dcgan import RESOLUTIONS, DCGANDiscriminator, DCGANGenerator
 from imagen_nodes.networks.layers import (
     DoublingConv2d,
@@ -14,10 +19,8 @@ from imagen_nodes.networks.layers import (
     MapToLogit,
     SelfAttention,
     VectorToMap,
+    _prefers_matrices,
 )
-from pydantic import ValidationError
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -312,3 +315,25 @@ def test_channels(channels: int) -> None:
     images = DCGANGenerator(width=8, channels=channels).build()(torch.zeros(2, 100))
     assert images.shape[1] == channels
     assert DCGANDiscriminator(width=8, channels=channels).build()(images).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("layer", "side", "plain"),
+    [
+        (HalvingConv2d(16, 24, bias=False), 8, partial(F.conv2d, stride=2, padding=1)),
+        (HalvingConv2d(16, 24, bias=False), 4, partial(F.conv2d, stride=2, padding=1)),
+        (DoublingConv2d(16, 24, bias=False), 4, partial(F.conv_transpose2d, stride=2, padding=1)),
+    ],
+)
+def test_small_maps_as_matrices_are_convolutions(layer, side, plain) -> None:
+    """Values, gradients, and gradients of a gradient penalty."""
+    x = torch.randn(3, 16, side, side, requires_grad=True)
+
+    def derivatives(y: Tensor) -> list[Tensor]:
+        first = torch.autograd.grad(y.square().sum(), [x, layer.weight], create_graph=True)
+        return [y, *first, *torch.autograd.grad(first[0].square().sum(), [x, layer.weight])]
+
+    found, wanted = derivatives(layer(x)), derivatives(plain(x, layer.weight))
+    assert _prefers_matrices(x, side)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))

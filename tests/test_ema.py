@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+
 from imagen_nodes.networks.dcgan import DCGANGenerator
 from imagen_nodes.training.ema import EMA
-from torch import nn
 
 
 def constant(value: float) -> nn.Linear:

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from imagen_nodes.training.losses import LOSSES
 from torch import Tensor
 from torch.nn import functional as F
+
+from imagen_nodes.training.losses import LOSSES
 
 
 def logits(seed: int) -> Tensor:

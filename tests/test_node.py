@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
-from imagen_nodes.nodes import NODES
 from pydantic import Field
 
 from imagen_nodes.graph import describe
 from imagen_nodes.graph.builtin import BUILTIN
 from imagen_nodes.graph.node import DeclaredNode, Node
 from imagen_nodes.graph.sockets import Choices, Image, ImageList, Mask, Seed, Ui, Widget
+from imagen_nodes.nodes import NODES
 
 HELP = Path(__file__).parent.parent / "nodes" / "web" / "docs"
 

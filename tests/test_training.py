@@ -1,4 +1,4 @@
-"""The trainer: what a step computes, what a run leaves behind, and how it goes on after anything."""
+"""The trainer: what a step computes, what a run leaves behind, how it goes on after anything."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from imagen_nodes import checkpoint
 from imagen_nodes.errors import (
     Cancelled,
@@ -41,9 +45,6 @@ from imagen_nodes.training.randomness import torch_random
 from imagen_nodes.training.recipe import PRESETS, Recipe
 from imagen_nodes.training.run import Run
 from imagen_nodes.training.tasks.generate import Generate
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 CPU = torch.device("cpu")
 
@@ -136,7 +137,7 @@ def assert_same_run(one: Run, other: Run) -> None:
     assert_equal(state_of(one), state_of(other))
 
     def timeless(run: Run) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in (run.folder / "stats.jsonl").open()]
+        lines = [json.loads(line) for line in (run.folder / "stats.jsonl").read_text().splitlines()]
         return [{k: line[k] for k in ("nimg", "kimg", "losses", "ema_half_life")} for line in lines]
 
     assert timeless(one) == timeless(other)
@@ -191,7 +192,8 @@ def squared_losses(real: Tensor, fake: Tensor, against: Tensor) -> tuple[Tensor,
 def test_two_steps_by_hand(loss: str, losses: Any, classes: int) -> None:
     """The loss that the recipe names, D on real and generated images, then G through the updated
     D, Adam, and the average: all written out again."""
-    recipe = small(loss=loss, classes=classes, optimiser={"lr": 0.01})
+    # With the usual eps, Adam's first steps are the signs of gradients that are 0 but for rounding.
+    recipe = small(loss=loss, classes=classes, optimiser={"lr": 0.01, "eps": 1e-3})
     loop = Loop(recipe, stream(), CPU, torch.float32)
     networks: dict[str, nn.Module] = {}
     for name, architecture in recipe.task.architectures.items():
@@ -318,7 +320,9 @@ def test_the_run_folder(place: Path) -> None:
     assert plan.recipe == small(classes=2, sample_kimg=0.08, snapshot_kimg=0.08)
     assert (plan.data, plan.images) == (str(place / "pictures"), 20)
     assert (plan.data_name, plan.class_names) == ("pictures", ("a", "b"))
-    ticks = [Tick.model_validate_json(line) for line in (folder / "stats.jsonl").open()]
+    ticks = [
+        Tick.model_validate_json(line) for line in (folder / "stats.jsonl").read_text().splitlines()
+    ]
     assert [tick.nimg for tick in ticks] == [32, 64, 96, 128, 160]
     assert [tick.kimg for tick in ticks] == [0.032, 0.064, 0.096, 0.128, 0.16]
     for before, after in itertools.pairwise(ticks):
@@ -339,7 +343,7 @@ def test_ticks_are_means_of_the_steps_between(place: Path) -> None:
     run = begin(place)
     loop = Loop(small(), run_stream(), CPU, torch.float32)
     values = [loop.step() for _ in range(20)]
-    for i, line in enumerate((run.folder / "stats.jsonl").open()):
+    for i, line in enumerate((run.folder / "stats.jsonl").read_text().splitlines()):
         tick = Tick.model_validate_json(line)
         for name, mean in tick.losses.items():
             steps = [float(value[name]) for value in values[4 * i : 4 * i + 4]]
@@ -587,7 +591,7 @@ def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = os.fsync
 
     def full(handle: int) -> None:
-        if "state-000000160" in os.readlink(f"/proc/self/fd/{handle}"):
+        if "state-000000160" in str(Path(f"/proc/self/fd/{handle}").readlink()):
             raise OSError(28, "No space left on device")
         synced(handle)
 
@@ -715,7 +719,7 @@ def test_runs_that_are_not_there(place: Path) -> None:
     with pytest.raises(TrainingError, match=r"nowhere: no run to resume: it has no recipe\.json"):
         train("--resume", "nowhere")
     run = begin(place)
-    with pytest.raises(TrainingError, match="run: holds a run already. --resume run goes on"):
+    with pytest.raises(TrainingError, match="run: holds a run already"):
         begin(place)
     (run.folder / "recipe.json").write_text("{}")
     with pytest.raises(TrainingError, match=r"recipe\.json: not the recipe of a run:\nrecipe: "):

@@ -29,7 +29,6 @@ from imagen_nodes import checkpoint
 from imagen_nodes.errors import (
     Cancelled,
     DataError,
-    ImagenError,
     StorageError,
     TrainingError,
     UsageError,
@@ -111,6 +110,10 @@ def begin(place: Path, folder: str = "run", **fields: Any) -> Run:
     return Run(place / folder)
 
 
+def lines_of(run: Run) -> list[str]:
+    return (run.folder / "stats.jsonl").read_text().splitlines()
+
+
 def state_of(run: Run) -> dict[str, Any]:
     return torch.load(run.states()[0], weights_only=True)
 
@@ -141,9 +144,8 @@ def assert_same_run(one: Run, other: Run) -> None:
         return [{k: line[k] for k in ("nimg", "kimg", "losses", "ema_half_life")} for line in lines]
 
     assert timeless(one) == timeless(other)
-    for pattern in ("samples/*.png",):
-        left, right = (sorted(run.folder.glob(pattern))[-1] for run in (one, other))
-        assert left.read_bytes() == right.read_bytes()
+    left, right = (sorted(run.folder.glob("samples/*"))[-1] for run in (one, other))
+    assert left.read_bytes() == right.read_bytes()
     left, right = (sorted(run.folder.glob("snapshots/*"))[-1] for run in (one, other))
     weights = [checkpoint.load(path).network.state_dict() for path in (left, right)]
     assert_equal(*weights)
@@ -369,7 +371,7 @@ def test_the_snapshot_is_the_average_and_its_card_says_all(place: Path) -> None:
     assert Recipe.model_validate(card.training.recipe) == small(classes=2)
     assert (card.training.data, card.training.images) == ("pictures", 20)
     assert card.training.nimg == 160
-    last = Tick.model_validate_json((run.folder / "stats.jsonl").read_text().splitlines()[-1])
+    last = Tick.model_validate_json(lines_of(run)[-1])
     assert card.training.losses == last.losses
     kind, _, data = card.thumbnail.partition(",")
     assert kind == "data:image/jpeg;base64"
@@ -839,7 +841,3 @@ def test_the_plot_is_a_picture(count: int) -> None:
     with Image.open(io.BytesIO(png)) as picture:
         assert picture.format == "PNG"
         assert picture.size == (800, 450)
-
-
-def test_every_error_is_ours() -> None:
-    assert all(issubclass(e, ImagenError) for e in (Cancelled, DataError, StorageError))

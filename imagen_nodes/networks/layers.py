@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -43,18 +44,17 @@ class SelfAttention(nn.Module):
 class HalvingConv2d(nn.Conv2d):
     """Convolution of kernel 4, stride 2, padding 1: ``[b c h w] -> [b out h/2 w/2]``, h and w even.
 
-    On a CPU in float32, maps of up to 8 px are multiplied as one matrix of patches: the usual
-    convolution kernels reach 60% of the machine's rate there, a matrix product 90%.
+    On a CPU in float32, pictures and maps of up to 8 px are multiplied as one matrix of patches:
+    the usual convolution kernels reach 60% of the machine's rate there, a matrix product 90%.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__(inputs, outputs, 4, 2, 1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.bias is None and _prefers_matrices(input, 8):
-            b, _, h, w = input.shape
-            rows = _apply(_Patches, input) @ _matrix(self.weight).t()
-            return rows.view(b, h // 2, w // 2, -1).permute(0, 3, 1, 2)
+        if _prefers_matrices(input, 8):
+            y = _apply(_Halve, input.permute(0, 2, 3, 1), self.weight, self.bias)
+            return y.permute(0, 3, 1, 2)
         return super().forward(input)
 
 
@@ -67,9 +67,7 @@ class DoublingConv2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if self.bias is None and _prefers_matrices(input, 4):
-            b, c, h, w = input.shape
-            rows = input.permute(0, 2, 3, 1).reshape(-1, c)
-            return _apply(_Overlap, rows @ _matrix(self.weight), b, h, w)
+            return _apply(_Double, input.permute(0, 2, 3, 1), self.weight).permute(0, 3, 1, 2)
         return super().forward(input, output_size)
 
 
@@ -81,8 +79,7 @@ class VectorToMap(nn.ConvTranspose2d):
         super().__init__(inputs, outputs, 4, bias=False)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        y = input @ _matrix(self.weight)
-        return y.view(len(input), 4, 4, -1).permute(0, 3, 1, 2)
+        return _map(input @ _matrix(self.weight), 4)
 
 
 class MapToLogit(nn.Conv2d):
@@ -97,49 +94,126 @@ class MapToLogit(nn.Conv2d):
 
 
 def _prefers_matrices(x: Tensor, side: int) -> bool:
-    small = max(x.shape[2:]) <= side and x.device.type == "cpu" and x.dtype == torch.float32
-    return small and not torch.is_autocast_enabled("cpu")
+    small = max(x.shape[2:]) <= side or x.shape[1] <= 4
+    plain = x.device.type == "cpu" and x.dtype == torch.float32
+    return small and plain and not torch.is_autocast_enabled("cpu")
 
 
-class _Patches(torch.autograd.Function):
-    """``[b c h w] -> [b*h/2*w/2 16*c]``: what each output position of kernel 4, stride 2, padding 1
-    sees. Linear, and the transpose of :class:`_Overlap`, so that each is the other's gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.shape = x.shape
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
-        b, h, w, c = x.shape
-        s = x.stride()
-        shape = (b, h // 2 - 1, w // 2 - 1, 4, 4, c)
-        windows = x.as_strided(shape, (s[0], 2 * s[1], 2 * s[2], s[1], s[2], s[3]))
-        return windows.reshape(-1, 16 * c)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        b, _, h, w = ctx.shape
-        return _apply(_Overlap, grad_outputs[0], b, h // 2, w // 2)
+# The convolution of kernel 4, stride 2, padding 1 as matrix products: with P(x) the patches of x,
+# W the weight as a matrix and O = P^T, which adds patches up where they lie over each other,
+#
+#     halve(x, w, bias) = P(x) W^T + bias      double(y, w) = O(y W)      weight(x, y) = y^T P(x)
+#
+# Each gives the gradients of the other two, so they differentiate any number of times. Maps are
+# [b h w c] here, and results new memory, so that an activation may change them in place.
 
 
-class _Overlap(torch.autograd.Function):
-    """``[b*h*w 16*c] -> [b c 2h 2w]``: add patches up where they lie over each other."""
+class _Halve(torch.autograd.Function):
+    """``x [b 2h 2w c]``, ``w [o c 4 4]``, bias ``[o]`` or None -> ``[b h w o]``."""
 
     @staticmethod
-    def forward(ctx: Any, patches: Tensor, b: int, h: int, w: int) -> Tensor:
-        patches = patches.view(b, h, w, 4, 4, -1)
-        x = patches.new_zeros(b, 2 * h + 2, 2 * w + 2, patches.shape[-1])
-        for i in range(4):
-            for j in range(4):
-                x[:, i : i + 2 * h : 2, j : j + 2 * w : 2] += patches[:, :, :, i, j]
-        return x[:, 1:-1, 1:-1].contiguous().permute(0, 3, 1, 2)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        y = x.new_empty(x.shape[0], x.shape[1] // 2, x.shape[2] // 2, weight.shape[0])
+        rows, matrix = y.view(-1, y.shape[3]), _matrix(weight).t()
+        if bias is None:
+            torch.mm(_patches(x), matrix, out=rows)
+        else:
+            torch.addmm(bias, _patches(x), matrix, out=rows)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return _apply(_Patches, grad_outputs[0]), None, None, None
+        x, weight = ctx.saved_tensors
+        gradient, needed = grad_outputs[0], ctx.needs_input_grad
+        gradients = (
+            _apply(_Double, gradient, weight) if needed[0] else None,
+            _apply(_Weight, x, gradient) if needed[1] else None,
+            gradient.sum((0, 1, 2)) if needed[2:] == (True,) else None,
+        )
+        return gradients[: len(needed)]
 
 
-def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+class _Double(torch.autograd.Function):
+    """``y [b h w o]``, ``w [o c 4 4]`` -> ``[b 2h 2w c]``."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(y, weight)
+        rows, matrix = y.reshape(-1, y.shape[3]), _matrix(weight)
+        patches = torch.mm(rows, matrix, out=_scratch(len(rows), matrix.shape[1]))
+        return _overlap(patches, *y.shape[:3])
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        y, weight = ctx.saved_tensors
+        gradient, needed = grad_outputs[0], ctx.needs_input_grad
+        return (
+            _apply(_Halve, gradient, weight) if needed[0] else None,
+            _apply(_Weight, gradient, y) if needed[1] else None,
+        )
+
+
+class _Weight(torch.autograd.Function):
+    """``x [b 2h 2w c]``, ``y [b h w o]`` -> ``[o c 4 4]``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return _map(y.reshape(-1, y.shape[3]).t() @ _patches(x), 4)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, y = ctx.saved_tensors
+        gradient, needed = grad_outputs[0], ctx.needs_input_grad
+        return (
+            _apply(_Double, y, gradient) if needed[0] else None,
+            _apply(_Halve, x, gradient) if needed[1] else None,
+        )
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Tensor | None) -> Tensor:
     return function.apply(*arguments)  # pyright: ignore[reportReturnType]
+
+
+def _patches(x: Tensor) -> Tensor:
+    """P: ``[b 2h 2w c] -> [b*h*w 16*c]``, what each output position sees; in scratch memory."""
+    x = F.pad(x, (0, 0, 1, 1, 1, 1)).contiguous()
+    b, h, w, c = x.shape
+    s = x.stride()
+    shape = (b, h // 2 - 1, w // 2 - 1, 4, 4 * c)  # the four taps of a row lie side by side
+    windows = x.as_strided(shape, (s[0], 2 * s[1], 2 * s[2], s[1], 1))
+    patches = _scratch(b * shape[1] * shape[2], 16 * c)
+    patches.view(shape).copy_(windows)
+    return patches
+
+
+def _overlap(patches: Tensor, b: int, h: int, w: int) -> Tensor:
+    """O: ``[b*h*w 16*c] -> [b 2h 2w c]``."""
+    patches = patches.view(b, h, w, 4, 4, -1)
+    x = patches.new_zeros(b, 2 * h + 2, 2 * w + 2, patches.shape[-1])
+    for i in range(4):
+        for j in range(4):
+            x[:, i : i + 2 * h : 2, j : j + 2 * w : 2] += patches[:, :, :, i, j]
+    return x[:, 1:-1, 1:-1].contiguous()
+
+
+_memory = threading.local()
+
+
+def _scratch(rows: int, columns: int) -> Tensor:
+    """``[rows columns]`` of float32 memory that the next call in this thread takes again: at this
+    size, touching new memory costs as much as the product."""
+    buffer: Tensor | None = getattr(_memory, "buffer", None)
+    if buffer is None or buffer.numel() < rows * columns:
+        with torch.inference_mode(False):  # a training may take it next
+            buffer = _memory.buffer = torch.empty(rows * columns)
+    return buffer[: rows * columns].view(rows, columns)
+
+
+def _map(rows: Tensor, side: int) -> Tensor:
+    """``[n side*side*m] -> [n m side side]``, channels_last."""
+    return rows.view(len(rows), side, side, -1).permute(0, 3, 1, 2)
 
 
 def _matrix(weight: Tensor) -> Tensor:

@@ -4,9 +4,9 @@
 
 The plain loop is the usual tutorial's: torch's own convolutions in NCHW, Adam as it comes, a
 backward pass for each half of the discriminator's loss and a full one for the generator's. Ours is
-``Loop.step`` as the trainer calls it, with data, EMA and the losses' bookkeeping, in each precision;
-the trainer takes the faster. They take turns in one process; the figures are medians over the
-rounds, of images a second. Aim: 1.4 times the plain loop.
+``Loop.step`` as the trainer calls it, with data, EMA and the losses' bookkeeping, in each
+precision; the trainer takes the faster. They take turns in one process; the figures are medians
+over the rounds, of images a second. Aim: 1.4 times the plain loop.
 """
 
 from __future__ import annotations

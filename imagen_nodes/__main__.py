@@ -108,6 +108,13 @@ def inspect(args: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure how good a generator is, against real pictures."""
+    from .evaluation import cli
+
+    return cli.main(args)
+
+
 def train(args: argparse.Namespace) -> int:
     """Train a recipe on pictures."""
     from .training import cli
@@ -116,7 +123,8 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .training import cli
+    from .evaluation import cli as evaluation
+    from .training import cli as training
 
     parser = argparse.ArgumentParser("imagen-nodes", description="GANs as nodes.")
     parser.add_argument("--version", action="version", version=f"imagen-nodes {__version__}")
@@ -161,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(inspect)
     sub.add_argument("file", type=Path, help="a .safetensors file, or a folder of them")
     sub.add_argument("--json", action="store_true", help="the whole card and the tensors")
-    cli.add_arguments(add(train))
+    evaluation.add_arguments(add(evaluate))
+    training.add_arguments(add(train))
     return parser
 
 

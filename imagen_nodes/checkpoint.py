@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from .errors import CheckpointError
 from .files import write_atomically
+from .folders import ABOUT_PICKLES, PICKLES
 from .spec import Spec, problems
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 CARD_KEY = "imagen_nodes.card"
 # Bytes; safetensors' own.
 HEADER_LIMIT = 100_000_000
-PICKLES = frozenset({".pt", ".pth", ".pkl", ".ckpt", ".bin"})
 
 
 class Measurement(Spec):
@@ -277,10 +277,7 @@ def _opened(path: Path, framework: str) -> Generator[Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     if path.suffix.lower() in PICKLES:
-        raise CheckpointError(
-            f"{path}: a pickle, which can run code when it is opened, so it is not opened. "
-            "Use a .safetensors file; docs/checkpoints.md says how to convert one that you trust"
-        )
+        raise CheckpointError(f"{path}: {ABOUT_PICKLES}")
     try:
         with safe_open(path, framework) as file:  # pyright: ignore[reportUnknownVariableType]
             yield file

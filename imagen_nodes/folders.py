@@ -8,6 +8,11 @@ from pathlib import Path
 from .errors import CheckpointError
 
 WEIGHTS = frozenset({".safetensors"})
+PICKLES = frozenset({".pt", ".pth", ".pkl", ".ckpt", ".bin"})
+ABOUT_PICKLES = (
+    "a pickle, which can run code when it is opened, so it is not opened. "
+    "Use a .safetensors file; docs/checkpoints.md says how to convert one that you trust"
+)
 _PACKAGE = Path(__file__).resolve().parent
 
 

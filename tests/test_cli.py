@@ -109,6 +109,10 @@ def test_a_wrong_workflow_as_json_is_what_comfyui_answers(capsys):
         (["run", "generate", "--set", "Sample Noise.sed=1"], "no input 'sed'"),
         (["run", "generate", "--set", "Sample Noise.seed=4294967296"], "is bigger than 4294967295"),
         (["check", "generate", "--set", "1.name=cats.safetensors"], "There is: dcgan-cifar10"),
+        (
+            ["check", "generate", "--set", "1.name=cats.pth"],
+            "'cats.pth' is a pickle, which can run",
+        ),
     ],
 )
 def test_a_wrong_call_is_exit_code_2(call, text, capsys):

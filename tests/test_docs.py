@@ -91,9 +91,11 @@ def test_a_pickle_is_converted_as_the_docs_say(tmp_path, monkeypatch):
     network = DCGANGenerator().build()
     network.initialise(torch.Generator().manual_seed(0))
     torch.save(network.state_dict(), "generator.pth")
-    (code,) = blocks((ROOT / "docs" / "checkpoints.md").read_text(), "python")
-    exec(code, {})
+    change, convert = blocks((ROOT / "docs" / "checkpoints.md").read_text(), "python")
+    exec(convert, {})
     assert "My generator" in cards.overview(Path("weights"))
+    exec(change, {})
+    assert "CC0-1.0" in cards.overview(Path("weights"))
 
 
 def test_the_page_on_weights_is_up_to_date():

@@ -547,6 +547,18 @@ def test_no_state_can_be_read(place: Path) -> None:
         train("--resume", "run")
 
 
+def test_a_state_of_the_loop_alone_is_as_good(place: Path) -> None:
+    whole = begin(place, "whole")
+    run = begin(place, kimg=0.008)
+    loop = Loop(small(), run_stream(), CPU, torch.float32)
+    for _ in range(5):
+        loop.step()
+    torch.save(loop.state(), run.folder / "state-000000040.pt")
+    train("--resume", "run", "--kimg", "0.16")
+    for part in ("nimg", "networks", "optimisers", "ema"):
+        assert_equal(state_of(run)[part], state_of(whole)[part])
+
+
 def test_a_state_is_no_pickle(place: Path) -> None:
     class Malicious:
         def __reduce__(self) -> tuple[object, ...]:
@@ -738,7 +750,7 @@ def test_interrupted_while_it_reads(place: Path, monkeypatch: pytest.MonkeyPatch
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("imagen_nodes.training.session.open_data", stop)
+    monkeypatch.setattr("imagen_nodes.training.start.open_data", stop)
     with pytest.raises(Cancelled, match="stopped before the training began"):
         train(preset(place), "--data", "pictures")
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from ..errors import WorkflowError
+from ..folders import ABOUT_PICKLES, PICKLES
 from ..spec import short
 from .host import Host
 from .node import Input, NodeType
@@ -324,6 +326,8 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
         if len(options) > LONGEST_LIST:
             shown, about["input_config"] = f"(list of length {len(options)})", None
         reading = f"input {port.name}: there is no {short(value)}. {_offer(value, options)}"
+        if port.kind == "weights" and Path(str(value)).suffix.lower() in PICKLES:
+            reading = f"input {port.name}: {short(value)} is {ABOUT_PICKLES}"
         details = f"{port.name}: {value!r} not in {shown}"
         state.add(node_id, "value_not_in_list", "Value not in list", details, reading, about)
 

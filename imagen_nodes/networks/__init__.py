@@ -1,4 +1,4 @@
-"""Generators and discriminators: one file per family. ``ARCHITECTURES`` lists them all."""
+"""Networks: one file per family. ``ARCHITECTURES`` lists what a card can name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .architecture import Architecture as Architecture
+from .architecture import Architecture
 from .dcgan import DCGANDiscriminator, DCGANGenerator
+from .mobilenet import MobileNetV2Features
 
-ARCHITECTURES: tuple[type[Architecture], ...] = (DCGANGenerator, DCGANDiscriminator)
+ARCHITECTURES: tuple[type[Architecture], ...] = (
+    DCGANGenerator,
+    DCGANDiscriminator,
+    MobileNetV2Features,
+)
 
-AnyArchitecture = Annotated[DCGANGenerator | DCGANDiscriminator, Field(discriminator="kind")]
+AnyArchitecture = Annotated[
+    DCGANGenerator | DCGANDiscriminator | MobileNetV2Features, Field(discriminator="kind")
+]

@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
 def _session(args: argparse.Namespace, display: Display) -> Session:
     from ..devices import open_device
     from .run import Run
-    from .session import begin, resume
+    from .start import begin, resume
 
     device = open_device(args.device or "")
     if args.resume is None:

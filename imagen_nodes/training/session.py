@@ -5,34 +5,26 @@ from __future__ import annotations
 import base64
 import io
 import time
-import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from ..checkpoint import Card, Training
-from ..errors import Cancelled, DataError, StorageError, TrainingError
+from ..errors import Cancelled, StorageError, TrainingError
 from ..images import from_network, grid, to_pictures
-from .data import Dataset, Stream, open_data
 from .loop import Loop
-from .precision import DTYPES, probe
 from .progress import Display, Tick
 from .randomness import torch_random
-from .recipe import Recipe
-from .run import Events, Plan, Run, new_run
+from .run import Events, Plan, Run
 
-# What a resumed run may change: none of it has a part in any step.
-CHANGEABLE = frozenset({"kimg", "log_kimg", "sample_kimg", "snapshot_kimg"})
 SAMPLES = 64
 THUMBNAIL_SAMPLES = 16
 THUMBNAIL_SIDE = 128
-NAMED = 5
 
 
 class Session:
@@ -238,134 +230,6 @@ class Session:
         return f"--resume {self.run.folder} goes on {start}"
 
 
-def begin(
-    recipe: Recipe, data: Path, device: torch.device, display: Display, run: Run | Path
-) -> Session:
-    """A session that starts a run, in ``run``, or in a new folder in the folder ``run``. The disk
-    is not touched before everything about recipe and data is known to be right.
-
-    Raises:
-        DataError: the data cannot be used for ``recipe``.
-        TrainingError: there is a run in the folder.
-        StorageError: the folder cannot be written.
-    """
-    if isinstance(run, Run) and run.started:
-        raise TrainingError(
-            f"{run.folder}: holds a run already. --resume {run.folder} goes on with it; or give "
-            "another folder"
-        )
-    dataset = load_data(recipe, data, display)
-    if recipe.precision == "auto":
-        dtype = probe(recipe, _stream(recipe, dataset), device, display.note)
-        name = next(name for name in DTYPES if DTYPES[name] == dtype)
-        recipe = Recipe.model_validate({**recipe.model_dump(), "precision": name})
-    plan = Plan(
-        recipe=recipe,
-        data=str(data.resolve()),
-        data_name=dataset.name,
-        images=len(dataset.images),
-        fingerprint=fingerprint(dataset),
-        class_names=dataset.class_names if recipe.task.generator.classes else (),
-    )
-    run = run if isinstance(run, Run) else new_run(run, recipe.name)
-    run.write_plan(plan)
-    display.note(f"training in {run.folder}")
-    return Session(run, plan, _loop(plan, dataset, device), display)
-
-
-def resume(
-    run: Run, recipe: Recipe, data: Path | None, device: torch.device, display: Display
-) -> Session:
-    """A session that goes on with a run, towards what ``recipe`` asks for.
-
-    Raises:
-        TrainingError: there is no run, or no state that can be read; or ``recipe`` or the data
-            differ from those that the run began with.
-        DataError: the data cannot be used.
-    """
-    plan = run.plan()
-    recipe = same(plan.recipe, recipe)
-    path = data or Path(plan.data)
-    dataset = load_data(recipe, path, display)
-    if fingerprint(dataset) != plan.fingerprint:
-        raise TrainingError(
-            f"{path}: not the pictures that {run.folder} began with ({plan.images} of "
-            f"{plan.data_name}); its training cannot go on with others"
-        )
-    plan = Plan.model_validate({**dict(plan), "recipe": recipe, "data": str(path.resolve())})
-    session = Session(run, plan, _loop(plan, dataset, device), display)
-    session.resume()
-    run.write_plan(plan)
-    return session
-
-
-def same(was: Recipe, now: Recipe) -> Recipe:
-    """``now`` in the precision of ``was``.
-
-    Raises:
-        TrainingError: they differ in more than a resumed run may change.
-    """
-    if now.precision == "auto":
-        now = Recipe.model_validate({**dict(now), "precision": was.precision})
-    old, new = dict(_flat(was.model_dump(mode="json"))), dict(_flat(now.model_dump(mode="json")))
-    lines = [
-        f"{field}: was {old.get(field)}, now {new.get(field)}"
-        for field in old | new
-        if field not in CHANGEABLE and old.get(field) != new.get(field)
-    ]
-    if lines:
-        raise TrainingError(
-            "a resumed run keeps its recipe, all but "
-            + ", ".join(sorted(CHANGEABLE))
-            + ":\n"
-            # The indented list reads as one message.
-            + "\n".join(lines)
-        )
-    return now
-
-
-def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
-    """The pictures at ``path``, if ``recipe`` can be trained on them; ``display`` hears of those
-    that were skipped.
-
-    Raises:
-        DataError: it cannot, or there are none.
-    """
-    generator = recipe.task.generator
-    dataset = open_data(path, generator.resolution, generator.channels)
-    count, classes = len(dataset.images), len(dataset.class_names)
-    if dataset.skipped:
-        total = count + len(dataset.skipped)
-        lines = [f"warning: {path}: skipped {len(dataset.skipped)} of {total} pictures:"]
-        lines += [f"  {line}" for line in dataset.skipped[:NAMED]]
-        lines += ["  ..."] * (len(dataset.skipped) > NAMED)
-        display.note("\n".join(lines))
-    if count < 2:
-        raise DataError(f"{path}: one picture is no data set; give two or more")
-    if generator.classes and dataset.labels is None:
-        raise DataError(
-            f"{path}: has no labels, but {recipe.name} is a conditional recipe with "
-            f"{generator.classes} classes. Put the pictures into a subfolder for each class"
-        )
-    if generator.classes and classes != generator.classes:
-        raise DataError(
-            f"{path}: has {classes} classes, but {recipe.name} is a recipe for "
-            f"{generator.classes}. Set task.generator.classes and task.discriminator.classes"
-        )
-    display.note(f"data: {count} images of {dataset.name}" + f", {classes} classes" * bool(classes))
-    if count < recipe.batch:
-        display.note(f"note: fewer than a batch of {recipe.batch}; a batch repeats them")
-    return dataset
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Of the decoded pixels and labels, in their order: 8 hexadecimal digits."""
-    code = zlib.crc32(np.ascontiguousarray(dataset.images).data)
-    if dataset.labels is not None:
-        code = zlib.crc32(np.ascontiguousarray(dataset.labels).data, code)
-    return f"{code:08x}"
-
-
 def thumbnail(picture: Image.Image) -> str:
     """A data URL of ``picture``, at most 128 px on a side; JPEG, without alpha."""
     picture = picture.convert("RGB")
@@ -373,21 +237,3 @@ def thumbnail(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _loop(plan: Plan, dataset: Dataset, device: torch.device) -> Loop:
-    recipe = plan.recipe
-    return Loop(recipe, _stream(recipe, dataset), device, DTYPES[recipe.precision])
-
-
-def _stream(recipe: Recipe, dataset: Dataset) -> Stream:
-    return Stream(dataset, seed=recipe.seed, flip=recipe.flip)
-
-
-def _flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values."""
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

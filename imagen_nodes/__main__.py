@@ -111,8 +111,9 @@ def inspect(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """Measure how good a generator is, against real pictures."""
     from .evaluation import cli
+    from .training.data import open_data
 
-    return cli.main(args)
+    return cli.main(args, open_data)
 
 
 def train(args: argparse.Namespace) -> int:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tqdm import tqdm
 
 from ..errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..checkpoint import Measurement, Model
 
 # Below this the Frechet distance, which falls with the sample count, says little.
@@ -43,8 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
 
 
-def main(args: argparse.Namespace) -> int:
-    """Evaluate as ``args`` say; the exit code.
+class Pictures(Protocol):
+    """A data set: ``images [n h w c]`` uint8."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def images(self) -> NDArray[np.uint8]: ...
+
+
+# Decodes the pictures at a path to a resolution and a number of channels.
+Opener = Callable[[Path, int, int], Pictures]
+
+
+def main(args: argparse.Namespace, open_data: Opener) -> int:
+    """Evaluate as ``args`` say, on the pictures that ``open_data`` reads; the exit code.
 
     Raises:
         ImagenError: the weights or the pictures cannot be used.
@@ -54,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     from .. import checkpoint
 
     model = checkpoint.load(args.weights)
-    figures = _measure(model, args)
+    figures = _measure(model, args, open_data)
     if args.samples < FEW:
         text = f"note: {args.samples:,} samples: distances are too high, compare like with like"
         print(text, file=sys.stderr)
@@ -70,11 +87,10 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(model: Model, args: argparse.Namespace) -> tuple[Measurement, ...]:
+def _measure(model: Model, args: argparse.Namespace, open_data: Opener) -> tuple[Measurement, ...]:
     import numpy as np
     import torch
 
-    from ..training.data import open_data
     from .evaluate import measure
 
     side = model.card.architecture.get("resolution")

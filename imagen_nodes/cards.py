@@ -43,7 +43,7 @@ def _rows(header: Header) -> Iterator[tuple[str, str]]:
     yield "classes", ", ".join(card.class_names)
     yield from _training_rows(card)
     for m in card.quality:
-        yield m.metric, f"{m.value:.1f} ({m.samples:,} samples against {m.reference})"
+        yield m.metric, f"{m.value:.4g} ({m.samples:,} samples against {m.reference})"
     yield "created", card.created
     yield "licence", card.licence
 

@@ -44,17 +44,16 @@ class SelfAttention(nn.Module):
 class HalvingConv2d(nn.Conv2d):
     """Convolution of kernel 4, stride 2, padding 1: ``[b c h w] -> [b out h/2 w/2]``, h and w even.
 
-    On a CPU in float32, pictures and maps of up to 8 px are multiplied as one matrix of patches:
-    the usual convolution kernels reach 60% of the machine's rate there, a matrix product 90%.
+    On a CPU in float32, maps of up to 8 px are multiplied as one matrix of patches: the usual
+    convolution kernels reach 60% of the machine's rate there, a matrix product 90%.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__(inputs, outputs, 4, 2, 1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        if _prefers_matrices(input, 8):
-            y = _apply(_Halve, input.permute(0, 2, 3, 1), self.weight, self.bias)
-            return y.permute(0, 3, 1, 2)
+        if self.bias is None and _prefers_matrices(input, 8):
+            return _apply(_Halve, input.permute(0, 2, 3, 1), self.weight).permute(0, 3, 1, 2)
         return super().forward(input)
 
 
@@ -94,7 +93,7 @@ class MapToLogit(nn.Conv2d):
 
 
 def _prefers_matrices(x: Tensor, side: int) -> bool:
-    small = max(x.shape[2:]) <= side or x.shape[1] <= 4
+    small = max(x.shape[2:]) <= side
     plain = x.device.type == "cpu" and x.dtype == torch.float32
     return small and plain and not torch.is_autocast_enabled("cpu")
 
@@ -102,36 +101,30 @@ def _prefers_matrices(x: Tensor, side: int) -> bool:
 # The convolution of kernel 4, stride 2, padding 1 as matrix products: with P(x) the patches of x,
 # W the weight as a matrix and O = P^T, which adds patches up where they lie over each other,
 #
-#     halve(x, w, bias) = P(x) W^T + bias      double(y, w) = O(y W)      weight(x, y) = y^T P(x)
+#     halve(x, w) = P(x) W^T       double(y, w) = O(y W)       weight(x, y) = y^T P(x)
 #
 # Each gives the gradients of the other two, so they differentiate any number of times. Maps are
 # [b h w c] here, and results new memory, so that an activation may change them in place.
 
 
 class _Halve(torch.autograd.Function):
-    """``x [b 2h 2w c]``, ``w [o c 4 4]``, bias ``[o]`` or None -> ``[b h w o]``."""
+    """``x [b 2h 2w c]``, ``w [o c 4 4]`` -> ``[b h w o]``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         y = x.new_empty(x.shape[0], x.shape[1] // 2, x.shape[2] // 2, weight.shape[0])
-        rows, matrix = y.view(-1, y.shape[3]), _matrix(weight).t()
-        if bias is None:
-            torch.mm(_patches(x), matrix, out=rows)
-        else:
-            torch.addmm(bias, _patches(x), matrix, out=rows)
+        torch.mm(_patches(x), _matrix(weight).t(), out=y.view(-1, y.shape[3]))
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         gradient, needed = grad_outputs[0], ctx.needs_input_grad
-        gradients = (
+        return (
             _apply(_Double, gradient, weight) if needed[0] else None,
             _apply(_Weight, x, gradient) if needed[1] else None,
-            gradient.sum((0, 1, 2)) if needed[2:] == (True,) else None,
         )
-        return gradients[: len(needed)]
 
 
 class _Double(torch.autograd.Function):
@@ -172,7 +165,7 @@ class _Weight(torch.autograd.Function):
         )
 
 
-def _apply(function: type[torch.autograd.Function], *arguments: Tensor | None) -> Tensor:
+def _apply(function: type[torch.autograd.Function], *arguments: Tensor) -> Tensor:
     return function.apply(*arguments)  # pyright: ignore[reportReturnType]
 
 

@@ -28,7 +28,7 @@ def open_device(name: str = "") -> torch.device:
 def is_fast_in_bfloat16(device: torch.device) -> bool:
     """Whether the device has units for bfloat16 that are faster than float32's: GPUs that support
     it, and CPUs with matrix tiles (AMX). AVX512-BF16 alone is slower than float32 on convolutions:
-    measured at 0.75 times (``benchmarks/training_throughput.py``).
+    measured at 0.65 times (``benchmarks/training_throughput.py``).
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()

@@ -23,9 +23,9 @@ def from_network(images: Tensor) -> Tensor:
     return images.float().add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1).contiguous().cpu()
 
 
-def to_network(images: Tensor) -> Tensor:
-    """IMAGE -> ``[b c h w]`` in -1..1, channels_last."""
-    return images.permute(0, 3, 1, 2).mul(2).sub(1)
+def to_network(pixels: Tensor) -> Tensor:
+    """``[b h w c]`` uint8 -> ``[b c h w]`` in -1..1, which is channels_last."""
+    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:

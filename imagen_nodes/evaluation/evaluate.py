@@ -11,6 +11,7 @@ from .. import checkpoint
 from ..checkpoint import Measurement, Model
 from ..errors import CheckpointError
 from ..folders import shipped
+from ..images import to_network
 from ..latents import sample
 from ..networks.dcgan import DCGANGenerator
 from ..networks.mobilenet import MobileNetV2FeaturesNetwork
@@ -54,8 +55,7 @@ def measure(
 
     latents = sample(samples, architecture.z_dim, 0, architecture.classes)
     with torch.inference_mode():
-        pixels = (part.permute(0, 3, 1, 2).float() / 127.5 - 1 for part in real.split(BATCH))
-        of_real = features(pixels)
+        of_real = features(map(to_network, real.split(BATCH)))
         labels = [None] * samples if latents.labels is None else latents.labels.split(BATCH)
         drawn = (model.network(z, y) for z, y in zip(latents.z.split(BATCH), labels, strict=False))
         of_fake = features(drawn)

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError
+from ..images import MODES, to_network
 from .randomness import numpy_random
 from .task import Batch
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # In the order of the labels, as batches.meta has them.
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -72,8 +72,7 @@ class Stream:
         if self.flip:
             mirrored = numpy_random(self.seed, 0, nimg, "flip").random(size) < 0.5
             images[mirrored] = images[mirrored, :, ::-1]
-        # [b h w c] permuted is [b c h w] in channels_last: no copy is needed.
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        pixels = to_network(torch.from_numpy(images))
         labels = self.dataset.labels
         return Batch(pixels, None if labels is None else torch.from_numpy(labels[index]))
 

@@ -33,7 +33,7 @@ class Loop:
         adam = recipe.optimiser
         for name, architecture in recipe.task.architectures.items():
             network = architecture.build()
-            network.initialise(torch_random(recipe.seed, 0, 0, name))  # pyright: ignore
+            network.initialise(torch_random(recipe.seed, 0, 0, name))
             network.to(device, memory_format=torch.channels_last)  # pyright: ignore
             self.networks[name] = network
             self.optimisers[name] = torch.optim.Adam(

@@ -25,23 +25,13 @@ if TYPE_CHECKING:
 FileName = Annotated[str, Choices("images"), Widget(image_upload=True)]
 
 
-class LoadImage(Node):
-    """Read a picture. Its frames become a batch; the mask is 1 where it is transparent, and zeros
-    of 64 x 64 px where it has no transparency."""
+class PictureFile(Node):
+    """A node that reads an input picture: run again when the file's content has changed."""
 
-    id = "LoadImage"
-    title = "Load Image"
-    category = "image"
     checked = frozenset({"image"})
 
     image: FileName
     """File in the input folder; ``name [output]`` and ``name [temp]`` lie in those."""
-
-    def run(self, host: Folders) -> ImageAndMask:
-        from ...decoding import decode
-
-        image, mask = decode(host.input_file(self.image))
-        return ImageAndMask(image, mask)
 
     @classmethod
     def check(cls, host: Folders, values: Mapping[str, Any]) -> str:
@@ -52,16 +42,28 @@ class LoadImage(Node):
         return content_hash(host, values.get("image"))
 
 
-class LoadImageMask(Node):
+class LoadImage(PictureFile):
+    """Read a picture. Its frames become a batch; the mask is 1 where it is transparent, and zeros
+    of 64 x 64 px where it has no transparency."""
+
+    id = "LoadImage"
+    title = "Load Image"
+    category = "image"
+
+    def run(self, host: Folders) -> ImageAndMask:
+        from ...decoding import decode
+
+        image, mask = decode(host.input_file(self.image))
+        return ImageAndMask(image, mask)
+
+
+class LoadImageMask(PictureFile):
     """Read one channel of a picture as a mask."""
 
     id = "LoadImageMask"
     title = "Load Image (as Mask)"
     category = "image"
-    checked = frozenset({"image"})
 
-    image: FileName
-    """File in the input folder; ``name [output]`` and ``name [temp]`` lie in those."""
     channel: Literal["alpha", "red", "green", "blue"]
     """Which one; alpha gives 1 where the picture is transparent."""
 
@@ -72,14 +74,6 @@ class LoadImageMask(Node):
         if self.channel == "alpha":
             return OneMask(mask)
         return OneMask(image[..., ("red", "green", "blue").index(self.channel)].clone())
-
-    @classmethod
-    def check(cls, host: Folders, values: Mapping[str, Any]) -> str:
-        return missing(host, values["image"])
-
-    @classmethod
-    def fingerprint(cls, host: Folders, values: Mapping[str, Any]) -> str | None:
-        return content_hash(host, values.get("image"))
 
 
 def missing(host: Folders, name: Any) -> str:

@@ -116,6 +116,14 @@ def evaluate(args: argparse.Namespace) -> int:
     return cli.main(args, open_data)
 
 
+def data(args: argparse.Namespace) -> int:
+    """Say what a data set holds, before training on it."""
+    from .training.data import cli
+    from .training.recipe import PRESETS
+
+    return cli.main(args, PRESETS)
+
+
 def train(args: argparse.Namespace) -> int:
     """Train a recipe on pictures."""
     from .training import cli
@@ -126,6 +134,7 @@ def train(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     from .evaluation import cli as evaluation
     from .training import cli as training
+    from .training.data import cli as survey
 
     parser = argparse.ArgumentParser("imagen-nodes", description="GANs as nodes.")
     parser.add_argument("--version", action="version", version=f"imagen-nodes {__version__}")
@@ -171,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("file", type=Path, help="a .safetensors file, or a folder of them")
     sub.add_argument("--json", action="store_true", help="the whole card and the tensors")
     evaluation.add_arguments(add(evaluate))
+    survey.add_arguments(add(data))
     training.add_arguments(add(train))
     return parser
 

@@ -760,7 +760,7 @@ def test_the_command_ends_with_a_message_and_no_traceback(tmp_path: Path) -> Non
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == DataError.exit_code
     assert result.stderr == (
-        "error: none: no such folder or zip file. Give the pictures with --data PATH\n"
+        "error: none: no such folder or file. Give the pictures with --data PATH\n"
     )
     assert not list(tmp_path.iterdir())
 

@@ -39,6 +39,8 @@ class Recipe(Spec):
     """The same for every network."""
     flip: bool = True
     """Mirror every other image, at random."""
+    crop: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Share of the sides that a random window may cut off, before it is enlarged; 0: none."""
     ema_half_life: Positive = 50
     """Of the averaged generator, kimg; never longer than 5% of the images seen."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..errors import DataError, TrainingError
@@ -43,7 +41,7 @@ def begin(
         )
     dataset = load_data(recipe, data, display)
     if recipe.precision == "auto":
-        dtype = probe(recipe, _stream(recipe, dataset), device, display.note)
+        dtype = probe(recipe, _stream(recipe, dataset, device), device, display.note)
         name = next(name for name in DTYPES if DTYPES[name] == dtype)
         recipe = Recipe.model_validate({**recipe.model_dump(), "precision": name})
     plan = Plan(
@@ -51,7 +49,7 @@ def begin(
         data=str(data.resolve()),
         data_name=dataset.name,
         images=len(dataset.images),
-        fingerprint=fingerprint(dataset),
+        fingerprint=dataset.fingerprint,
         class_names=dataset.class_names if recipe.task.generator.classes else (),
     )
     run = run if isinstance(run, Run) else new_run(run, recipe.name)
@@ -74,7 +72,7 @@ def resume(
     recipe = same(plan.recipe, recipe)
     path = data or Path(plan.data)
     dataset = load_data(recipe, path, display)
-    if fingerprint(dataset) != plan.fingerprint:
+    if dataset.fingerprint != plan.fingerprint:
         raise TrainingError(
             f"{path}: not the pictures that {run.folder} began with ({plan.images} of "
             f"{plan.data_name}); its training cannot go on with others"
@@ -119,7 +117,7 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
         DataError: it cannot, or there are none.
     """
     generator = recipe.task.generator
-    dataset = open_data(path, generator.resolution, generator.channels)
+    dataset = open_data(path, generator.resolution, generator.channels, display.note)
     count, classes = len(dataset.images), len(dataset.class_names)
     if dataset.skipped:
         total = count + len(dataset.skipped)
@@ -145,21 +143,13 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
     return dataset
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Of the decoded pixels and labels, in their order: 8 hexadecimal digits."""
-    code = zlib.crc32(np.ascontiguousarray(dataset.images).data)
-    if dataset.labels is not None:
-        code = zlib.crc32(np.ascontiguousarray(dataset.labels).data, code)
-    return f"{code:08x}"
-
-
 def _loop(plan: Plan, dataset: Dataset, device: torch.device) -> Loop:
     recipe = plan.recipe
-    return Loop(recipe, _stream(recipe, dataset), device, DTYPES[recipe.precision])
+    return Loop(recipe, _stream(recipe, dataset, device), device, DTYPES[recipe.precision])
 
 
-def _stream(recipe: Recipe, dataset: Dataset) -> Stream:
-    return Stream(dataset, seed=recipe.seed, flip=recipe.flip)
+def _stream(recipe: Recipe, dataset: Dataset, device: torch.device) -> Stream:
+    return Stream(dataset, seed=recipe.seed, flip=recipe.flip, crop=recipe.crop, device=device)
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

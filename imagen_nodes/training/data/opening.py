@@ -1,0 +1,200 @@
+"""Decode a data set once: a small one into memory, a large one into the cache."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import DataError, StorageError
+from .cache import FOLDER, Facts, Shape, cache_folder, cache_key, gigabytes, load, store
+from .containers import Container, open_container
+from .dataset import Dataset, Labels, Pixels, Progress, Say, checksum, fingerprint
+from .layouts import recognise
+from .pictures import Size, decode, fit_all, reason
+from .source import Block, Picture, Source, in_order
+
+# Decoded pictures up to this, bytes, are kept in memory and not cached.
+SMALL = 1 << 26
+
+
+def open_data(
+    path: Path,
+    size: int | Size,
+    channels: int,
+    say: Say = lambda text: None,
+    progress: Progress = lambda done, total: None,
+) -> Dataset:
+    """Decode the pictures at ``path`` to ``size`` px (a side, or height and width) and ``channels``
+    channels (1 grey, 3 RGB, 4 RGBA).
+
+    ``path`` is a folder or an archive in one of the layouts of ``layouts.py``, or a pattern of
+    shards. Unreadable pictures are skipped and named in the result. More than ``SMALL`` go into
+    the cache, and are mapped into memory from there, now and the next time.
+
+    Args:
+        say: hears where the pictures went, and what else the user should know.
+        progress: called with pictures decoded and in all, while it decodes.
+
+    Raises:
+        DataError: there is nothing at ``path``, or no readable picture in it; it is damaged, or
+            its labels are missing; or it was changed meanwhile.
+        StorageError: it fits neither on the disk nor into memory.
+    """
+    size = (size, size) if isinstance(size, int) else size
+    container = open_container(path)
+    try:
+        source = recognise(container)
+        for note in source.notes:
+            say(f"{path}: {note}")
+        decoder = Decoder(container, source, (*size, channels), progress)
+        return decoder.into_memory() if decoder.size <= SMALL else _cached(decoder, say)
+    finally:
+        container.close()
+
+
+def _cached(decoder: Decoder, say: Say) -> Dataset:
+    source, name = decoder.source, decoder.name
+    folder, key = cache_folder(), cache_key(source, decoder.shape)
+    if (dataset := load(folder, key, name)) is not None:
+        say(f"cache: {folder / key}.npy, decoded before")
+        return dataset
+    need = gigabytes(decoder.size)
+    say(f"cache: decoding {source.count} pictures once, to {need} in {folder / key}.npy")
+    try:
+        store(folder, key, source.count, decoder.shape, decoder.decode)
+        error = StorageError(f"{folder / key}.npy: cannot be read again")
+    except StorageError as failure:
+        error = failure
+    # After a failure, perhaps because another process has the file open and has written it.
+    if (dataset := load(folder, key, name)) is not None:
+        return dataset
+    if decoder.size > _memory() // 2:
+        raise StorageError(
+            f"{error}. Decoded, the pictures take {need}, too much to keep in memory: free some "
+            f"space, or set {FOLDER} to a folder on a larger disk"
+        ) from error
+    say(f"warning: no cache: {error}. Decoding into memory, this time and the next")
+    return decoder.into_memory()
+
+
+class Decoder:
+    """Decodes a source's pictures in order, on all cores, a few at a time."""
+
+    def __init__(
+        self, container: Container, source: Source, shape: Shape, progress: Progress
+    ) -> None:
+        self.container = container
+        self.source = source
+        self.shape = shape
+        self.progress = progress
+        self.name = container.path.name
+        self.size = source.count * math.prod(shape)
+        """Bytes of all images, at most."""
+
+    def into_memory(self) -> Dataset:
+        """The data set, its images in memory."""
+        images = np.empty((self.source.count, *self.shape), np.uint8)
+        done = 0
+
+        def put(part: Pixels) -> None:
+            nonlocal done
+            images[done : done + len(part)] = part
+            done += len(part)
+
+        facts = self.decode(put)
+        return facts.dataset(self.name, images[:done])
+
+    def decode(self, put: Callable[[Pixels], object]) -> Facts:
+        """Hand all images to ``put``, lot by lot; what is known of them.
+
+        Raises:
+            DataError: none can be read, or the files were changed meanwhile.
+        """
+        found = _Found()
+        for part, result in in_order(self.source.parts(), self._decode):
+            if isinstance(result, Exception):
+                assert isinstance(part, Picture)
+                found.skipped.append(f"{part.name}: {reason(result)}")
+            elif len(result):
+                put(result)
+                found.add(part, result)
+            self.progress(found.count + len(found.skipped), self.source.count)
+        self._check_unchanged()
+        if not found.count:
+            why = f"; {found.skipped[0]}" if found.skipped else ""
+            count = self.source.count
+            raise DataError(f"{self.container.path}: none of its {count} pictures can be read{why}")
+        return found.facts(self.shape, self.source.class_names)
+
+    def _decode(self, part: Picture | Block) -> Pixels | Exception:
+        h, w, channels = self.shape
+        if isinstance(part, Block):
+            return fit_all(part.images, (h, w), channels)
+        try:
+            return decode(part.read(), (h, w), channels)[None]
+        except Exception as error:  # whatever a decoder raises, the picture is unreadable
+            return error
+
+    def _check_unchanged(self) -> None:
+        fresh = self.container.fresh()
+        if fresh is self.container:
+            return
+        try:
+            changed = recognise(fresh).members != self.source.members
+        finally:
+            fresh.close()
+        if changed:
+            raise DataError(
+                f"{self.container.path}: its files were changed while they were decoded. Start "
+                "again when nothing writes there any more"
+            )
+
+
+class _Found:
+    """What is known of the images decoded so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.names: list[str] = []
+        self.skipped: list[str] = []
+        self._labels: list[Labels | None] = []
+        self._code = 0
+
+    def add(self, part: Picture | Block, images: Pixels) -> None:
+        """``images`` are those of ``part``."""
+        self.count += len(images)
+        self._code = checksum(images, self._code)
+        if isinstance(part, Block):
+            self._labels.append(part.labels)
+        else:
+            self.names.append(part.name)
+            label = part.label
+            self._labels.append(None if label is None else np.array([label], np.int64))
+
+    def facts(self, shape: Shape, class_names: tuple[str, ...]) -> Facts:
+        """In all. Classes without names are called by their numbers."""
+        known = [labels for labels in self._labels if labels is not None]
+        labels = np.concatenate(known) if len(known) == len(self._labels) else None
+        if labels is not None and not class_names:
+            class_names = tuple(map(str, range(labels.max() + 1)))
+        return Facts(
+            shape=(self.count, *shape),
+            fingerprint=fingerprint(self._code, labels),
+            labels=None if labels is None else tuple(labels.tolist()),
+            class_names=class_names,
+            names=tuple(self.names),
+            skipped=tuple(self.skipped),
+        )
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory; where the system does not say, no limit."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize

@@ -1,0 +1,89 @@
+"""One picture: from a file's bytes, or from pixels, to the pixels that a network takes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ...images import MODES
+from .dataset import Pixels
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
+# Height and width, px.
+Size = tuple[int, int]
+
+
+def is_picture(name: str) -> bool:
+    """By its suffix; hidden files and what macOS adds to archives are not."""
+    *folders, file = name.split("/")
+    hidden = file.startswith(".") or any(f.startswith(".") or f == "__MACOSX" for f in folders)
+    return not hidden and f".{file.rpartition('.')[2].lower()}" in SUFFIXES
+
+
+def decode(content: bytes, size: int | Size, channels: int) -> Pixels:
+    """A picture file as :func:`fit` gives it; whatever Pillow raises where it cannot be read."""
+    with Image.open(io.BytesIO(content)) as picture:
+        return fit(picture, size, channels)
+
+
+def fit(picture: Image.Image, size: int | Size, channels: int) -> Pixels:
+    """``[h w channels]`` uint8 in 0..255: turned as its EXIF says, resized to cover ``size`` (a
+    side, or height and width; Lanczos, antialiased), the middle cropped. Transparent parts show
+    white, unless there is a channel to keep alpha in."""
+    h, w = (size, size) if isinstance(size, int) else size
+    picture = shallow(ImageOps.exif_transpose(picture))
+    if channels != 4:
+        picture = on_white(picture)
+    picture = picture.convert(MODES[channels])
+    if picture.size != (w, h):
+        picture = ImageOps.fit(picture, (w, h), Image.Resampling.LANCZOS)
+    return np.asarray(picture).reshape(h, w, channels)
+
+
+def fit_all(images: Pixels, size: int | Size, channels: int) -> Pixels:
+    """``[n h w c]`` uint8, each image as :func:`fit` gives it."""
+    h, w = (size, size) if isinstance(size, int) else size
+    if images.shape[1:] == (h, w, channels):
+        return np.ascontiguousarray(images)
+    return np.stack([fit(picture, size, channels) for picture in map(from_pixels, images)])
+
+
+def from_pixels(image: NDArray[np.uint8]) -> Image.Image:
+    """``[h w c]`` or ``[h w]`` uint8 -> a picture."""
+    if image.shape[2:] == (1,):
+        image = image[..., 0]
+    return Image.fromarray(image)
+
+
+def shallow(picture: Image.Image) -> Image.Image:
+    """A picture of 8 bits from one of 16: 257 = 65535 / 255."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+
+
+def has_alpha(picture: Image.Image) -> bool:
+    """Whether it has an alpha channel, a transparent colour, or a palette with such."""
+    return "A" in picture.getbands() or "transparency" in picture.info
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """The picture on white, if it has transparent parts."""
+    if not has_alpha(picture):
+        return picture
+    picture = picture.convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB")
+
+
+def reason(error: Exception) -> str:
+    """Why a picture cannot be read."""
+    if isinstance(error, UnidentifiedImageError):  # its message is the address of a buffer
+        return "not a picture, or damaged"
+    if isinstance(error, OSError) and error.strerror:  # its message has the whole path
+        return error.strerror
+    return str(error) or type(error).__name__

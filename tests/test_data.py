@@ -10,9 +10,11 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,6 +22,7 @@ from imagen_nodes.errors import DataError
 from imagen_nodes.training.data import Dataset, Stream, containers, open_data
 from imagen_nodes.training.data.cifar import CIFAR10_CLASSES
 from imagen_nodes.training.data.pictures import fit
+from imagen_nodes.training.task import Batch
 
 Pixels = NDArray[np.uint8]
 
@@ -401,3 +404,70 @@ def test_range_and_axes() -> None:
     assert batch.labels is None
     assert batch.images[:, 0].unique().tolist() == [-1.0]
     assert batch.images[:, 1].unique().tolist() == [1.0]
+
+
+def together(parts: list[Batch]) -> Batch:
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Batch(torch.cat([part.images for part in parts]), torch.cat(labels))
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+@pytest.mark.parametrize("crop", [0.0, 0.4])
+def test_processes_see_together_what_one_would(world: int, crop: float) -> None:
+    def stream(**place: int) -> Stream:
+        return Stream(numbered(20), seed=1, flip=True, crop=crop, **place)
+
+    parts = [stream(rank=rank, world=world).batch(64, 32) for rank in range(world)]
+    one, all_ = stream().batch(64, 32), together(parts)
+    torch.testing.assert_close(all_.images, one.images, rtol=0, atol=0)
+    assert one.labels is not None
+    assert all_.labels is not None
+    assert all_.labels.tolist() == one.labels.tolist()
+
+
+def test_the_random_numbers_are_those_of_old_runs() -> None:
+    """Written down when a run could first be resumed."""
+    stream = Stream(numbered(10), seed=7, flip=True)
+    order = np.random.Generator(np.random.PCG64(entropy(7, 0, 1, "order"))).permutation(10)
+    flips = np.random.Generator(np.random.PCG64(entropy(7, 0, 12, "flip"))).random(6) < 0.5
+    batch = stream.batch(12, 6)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == order[2:8].tolist()
+    mirrored = batch.images[:, 0, 0, 0] > batch.images[:, 0, 0, 3]
+    assert mirrored.tolist() == flips.tolist()
+
+
+def entropy(seed: int, rank: int, nimg: int, purpose: str) -> int:
+    words = [seed, rank, nimg, zlib.crc32(purpose.encode())]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]) >> 1
+
+
+def test_crop_enlarges_a_window() -> None:
+    """On a picture of its own coordinates, each value says where it was taken from."""
+    side = 32
+    ramp = np.linspace(0, 255, side).round().astype(np.uint8)
+    images = np.zeros((1, side, side, 3), np.uint8)
+    images[..., 0], images[..., 1] = ramp, ramp[:, None]
+    dataset = Dataset("ramp", images.repeat(50, 0))
+    plain = Stream(dataset, seed=0, flip=False).batch(0, 50).images
+    cropped = Stream(dataset, seed=0, flip=False, crop=0.5).batch(0, 50).images
+    assert cropped.shape == plain.shape
+    assert cropped.is_contiguous(memory_format=torch.channels_last)
+    for channel, axis in ((0, 2), (1, 1)):
+        values = cropped[:, channel].movedim(axis, 1).double()
+        spread = (values[:, -1] - values[:, 0]).mean(1) / 2
+        assert (spread > 0.45).all()
+        assert (spread <= 1).all()
+        assert float(spread.std()) > 0.05
+        middle = values.mean((1, 2))
+        assert (middle.abs() <= 1 - spread + 0.1).all()
+        steps = values.diff(dim=1)[:, 2:-2]
+        assert (steps.amax((1, 2)) - steps.amin((1, 2)) < 0.03).all()
+    again = Stream(dataset, seed=0, flip=False, crop=0.5).batch(0, 50).images
+    assert torch.equal(cropped, again)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 1.0}, {"crop": -0.1}, {"rank": 2, "world": 2}])
+def test_a_wrong_stream(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"crop is|rank is"):
+        Stream(numbered(2), seed=0, flip=False, **wrong)

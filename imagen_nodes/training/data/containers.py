@@ -171,19 +171,27 @@ class Tar(_Archive):
 
     def _list(self) -> dict[str, Member]:
         self._lock = Lock()
-        self._tar = tar = tarfile.open(self.path)  # noqa: SIM115
+        self._tar = tarfile.open(self.path)  # noqa: SIM115
+        self._streamed = not isinstance(self._tar.fileobj, io.BufferedReader)
         self._offsets: dict[str, int] = {}
-        members: dict[str, Member] = {}
-        while (info := tar.next()) is not None:
-            tar.members.clear()  # pyright: ignore  # which would grow by a kilobyte a file
-            name = info.name.removeprefix("./")
-            if info.isreg() and not info.issparse() and _inside(name):
-                self._offsets[name] = info.offset_data
-                members[name] = Member(info.size, round(info.mtime))
-        self._streamed = not isinstance(tar.fileobj, io.BufferedReader)
+        try:
+            members = self._scan()
+        except BaseException:
+            self.close()
+            raise
         if self._streamed:
             return members
         return {name: members[name] for name in sorted(members, key=lambda name: name.split("/"))}
+
+    def _scan(self) -> dict[str, Member]:
+        found: dict[str, Member] = {}
+        while (info := self._tar.next()) is not None:
+            self._tar.members.clear()  # pyright: ignore  # which would grow by a kilobyte a file
+            name = info.name.removeprefix("./")
+            if info.isreg() and not info.issparse() and _inside(name):
+                self._offsets[name] = info.offset_data
+                found[name] = Member(info.size, round(info.mtime))
+        return found
 
     def read(self, name: str, limit: int | None = None) -> bytes:
         self._admit(name, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -134,7 +135,7 @@ class _Double(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(y, weight)
         rows, matrix = y.reshape(-1, y.shape[3]), _matrix(weight)
-        patches = torch.mm(rows, matrix, out=_scratch(len(rows), matrix.shape[1]))
+        patches = torch.mm(rows, matrix, out=_scratch("patches", len(rows), matrix.shape[1]))
         return _overlap(patches, *y.shape[:3])
 
     @staticmethod
@@ -176,7 +177,7 @@ def _patches(x: Tensor) -> Tensor:
     s = x.stride()
     shape = (b, h // 2 - 1, w // 2 - 1, 4, 4 * c)  # the four taps of a row lie side by side
     windows = x.as_strided(shape, (s[0], 2 * s[1], 2 * s[2], s[1], 1))
-    patches = _scratch(b * shape[1] * shape[2], 16 * c)
+    patches = _scratch("patches", b * shape[1] * shape[2], 16 * c)
     patches.view(shape).copy_(windows)
     return patches
 
@@ -184,7 +185,7 @@ def _patches(x: Tensor) -> Tensor:
 def _overlap(patches: Tensor, b: int, h: int, w: int) -> Tensor:
     """O: ``[b*h*w 16*c] -> [b 2h 2w c]``."""
     patches = patches.view(b, h, w, 4, 4, -1)
-    x = patches.new_zeros(b, 2 * h + 2, 2 * w + 2, patches.shape[-1])
+    x = _scratch("sum", b, 2 * h + 2, 2 * w + 2, patches.shape[-1]).zero_()
     for i in range(4):
         for j in range(4):
             x[:, i : i + 2 * h : 2, j : j + 2 * w : 2] += patches[:, :, :, i, j]
@@ -194,14 +195,16 @@ def _overlap(patches: Tensor, b: int, h: int, w: int) -> Tensor:
 _memory = threading.local()
 
 
-def _scratch(rows: int, columns: int) -> Tensor:
-    """``[rows columns]`` of float32 memory that the next call in this thread takes again: at this
-    size, touching new memory costs as much as the product."""
-    buffer: Tensor | None = getattr(_memory, "buffer", None)
-    if buffer is None or buffer.numel() < rows * columns:
+def _scratch(name: str, *shape: int) -> Tensor:
+    """Float32 memory of that shape, which the next call in this thread with that name takes again:
+    at this size, touching new memory costs as much as the product."""
+    size = math.prod(shape)
+    buffer: Tensor | None = getattr(_memory, name, None)
+    if buffer is None or buffer.numel() < size:
         with torch.inference_mode(False):  # a training may take it next
-            buffer = _memory.buffer = torch.empty(rows * columns)
-    return buffer[: rows * columns].view(rows, columns)
+            buffer = torch.empty(size)
+        setattr(_memory, name, buffer)
+    return buffer[:size].view(shape)
 
 
 def _map(rows: Tensor, side: int) -> Tensor:

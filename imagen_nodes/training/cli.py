@@ -78,8 +78,10 @@ def main(args: argparse.Namespace) -> int:
         print(_table())
         return 0
     _require_extras()
+    from .memory import keep_memory
     from .progress import BarDisplay, PlainDisplay
 
+    keep_memory()
     display = BarDisplay() if sys.stdout.isatty() else PlainDisplay()
     try:
         session = _session(args, display)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of a recipe (--list shows them), or a recipe's .json file",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="CIFAR-10, or a folder or zip of pictures"
+        "--data", type=Path, metavar="PATH", help="a folder or archive of pictures (docs/data.md)"
     )
     parser.add_argument(
         "--run",

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import DataError, TrainingError
 from .data import Dataset, Stream, open_data
+from .data.cli import progress_bar
 from .loop import Loop
 from .precision import DTYPES, probe
 from .progress import Display
@@ -117,7 +118,8 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
         DataError: it cannot, or there are none.
     """
     generator = recipe.task.generator
-    dataset = open_data(path, generator.resolution, generator.channels, display.note)
+    with progress_bar() as progress:
+        dataset = open_data(path, generator.resolution, generator.channels, display.note, progress)
     count, classes = len(dataset.images), len(dataset.class_names)
     if dataset.skipped:
         total = count + len(dataset.skipped)

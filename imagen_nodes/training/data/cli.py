@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from ...files import write_atomically
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
+    from .dataset import Progress
     from .survey import Range, Survey
 
 # Names and classes that are listed one by one.
@@ -39,13 +41,7 @@ def main(args: argparse.Namespace, presets: Mapping[str, Recipe]) -> int:
     """
     from .survey import survey
 
-    piped = not sys.stderr.isatty()
-    with tqdm(unit="img", disable=piped, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar() as progress:
         found, sheet = survey(args.path, presets, progress)
     if args.sheet:
         write_atomically(args.sheet, lambda file: sheet.save(file, "PNG"))
@@ -56,6 +52,18 @@ def main(args: argparse.Namespace, presets: Mapping[str, Recipe]) -> int:
         if args.sheet:
             print(args.sheet)
     return 0
+
+
+@contextmanager
+def progress_bar() -> Generator[Progress]:
+    """Pictures done and in all, on a terminal; gone when it is left."""
+    with tqdm(unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def rows(found: Survey) -> list[tuple[str, str]]:

@@ -4,11 +4,12 @@ Source: Karras et al., "Training Generative Adversarial Networks with Limited Da
 appendix B. Each transformation falls on each image with probability p, apart from the others; all
 geometric ones become one matrix and one resampling, all colour ones one matrix.
 
-One difference to the paper: it resamples on a grid of twice the resolution between wavelet
-filters, here it is done on the plain grid by bicubic interpolation. Half a pixel off the grid,
-detail at half the highest frequency keeps 97% of its amplitude then (bilinear: 71%) at no memory
-of its own, where the paper's grid takes four times the images'. What is lost above is lost in real
-and generated images alike; shrinking, at most by a third as a rule, aliases a little.
+Two differences to the paper. It resamples on a grid of twice the resolution between wavelet
+filters, here it is done on the plain grid by bicubic interpolation: half a pixel off the grid,
+detail at half the highest frequency keeps 97% of its amplitude then (bilinear: 71%) without the
+paper's four times as many pixels. What is lost above is lost in real and generated images alike;
+shrinking, at most by a third as a rule, aliases a little. And its image-space filters, which its
+own choice of groups (blit, geometry, colour) leaves out, are not here.
 
 The numbers are drawn on the CPU in float64, as are the matrices, which then move in one piece.
 """

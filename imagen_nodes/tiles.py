@@ -109,7 +109,7 @@ def run(
         try:
             return _run(call, picture, scale, sizes, tiling, progress)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = str(error).splitlines()[0]
         smaller = tiling.smaller()
@@ -223,7 +223,7 @@ def _zeros(b: int, c: int, h: int, w: int) -> Tensor:
         ) from error
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """torch has a class for a GPU's memory, and words for the CPU's."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
 

@@ -46,7 +46,8 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", torch.full((outputs,), outputs**-0.5))
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        device = "cpu" if weight.is_meta else weight.device.type
+        with torch.autocast(device, enabled=False):
             matrix = self._matrix(weight)
             u = F.normalize(self.u, dim=0)  # an average of unit vectors is shorter
             with torch.no_grad():
@@ -124,7 +125,7 @@ def _is_normalised(module: nn.Module) -> bool:
     return parametrize.is_parametrized(module, "weight")
 
 
-# ---- Conditional batch norm ---------------------------------------------------------------------
+# ---- Batch norm ---------------------------------------------------------------------
 
 
 class BatchNorm2d(nn.BatchNorm2d):

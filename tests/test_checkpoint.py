@@ -21,11 +21,18 @@ from imagen_nodes.errors import CheckpointError, StorageError
 from imagen_nodes.networks import ARCHITECTURES
 from imagen_nodes.networks.architecture import Architecture
 from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from imagen_nodes.networks.sngan import SNGANDiscriminator, SNGANGenerator
 
 SMALL = DCGANGenerator(resolution=16, width=8, z_dim=8)
 # What makes an architecture small, and gives it all of its parts; none: it is as it is.
 PARTS = {"resolution": 16, "width": 8, "attention": (4,), "classes": 3}
-FIELDS = {DCGANGenerator: PARTS, DCGANDiscriminator: PARTS}
+RESIDUAL = {"width": 8, "width_max": 16, "attention": (16,), "classes": 3, "spectral_norm": True}
+FIELDS = {
+    DCGANGenerator: PARTS,
+    DCGANDiscriminator: PARTS,
+    SNGANGenerator: RESIDUAL,
+    SNGANDiscriminator: RESIDUAL,
+}
 
 
 def card(**fields: Any) -> Card:
@@ -150,6 +157,8 @@ def test_kinds_are_a_file_format() -> None:
         "dcgan-generator",
         "dcgan-discriminator",
         "mobilenet-v2-features",
+        "sngan-generator",
+        "sngan-discriminator",
     ]
 
 

@@ -9,13 +9,17 @@ from pydantic import Field
 from .architecture import Architecture
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
+from .sngan import SNGANDiscriminator, SNGANGenerator
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
     DCGANGenerator,
     DCGANDiscriminator,
     MobileNetV2Features,
+    SNGANGenerator,
+    SNGANDiscriminator,
 )
 
 AnyArchitecture = Annotated[
-    DCGANGenerator | DCGANDiscriminator | MobileNetV2Features, Field(discriminator="kind")
+    DCGANGenerator | DCGANDiscriminator | MobileNetV2Features | SNGANGenerator | SNGANDiscriminator,
+    Field(discriminator="kind"),
 ]

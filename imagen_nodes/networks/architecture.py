@@ -62,6 +62,22 @@ class Architecture(Spec):
         return None
 
 
+class GeneratorArchitecture(Architecture):
+    """What draws images from latents. Its network takes ``z [b z_dim]`` and ``labels [b]`` (int64;
+    None where there are no classes) and gives ``[b channels resolution resolution]`` in -1..1.
+
+    Subclasses declare the fields again, with their own limits and defaults."""
+
+    resolution: int
+    """Side of the square images, px."""
+    channels: int
+    """Image channels: 1 grey, 3 RGB, 4 RGBA."""
+    z_dim: int
+    """Length of the latent vector z."""
+    classes: int
+    """Number of classes; 0: unconditional."""
+
+
 def powers_of_two(low: int, high: int) -> tuple[int, ...]:
     """The powers of two from ``low`` to ``high``, both included."""
     return tuple(1 << k for k in range(low.bit_length() - 1, high.bit_length()))

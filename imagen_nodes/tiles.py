@@ -133,7 +133,7 @@ def _run(
     for done, (i, row, column) in enumerate(windows, 1):
         part = call(_window(picture[i : i + 1], rows, row, columns, column))
         if result is None:
-            result = _zeros(b, part.shape[1], scale * h, scale * w)
+            result = empty(b, scale * h, scale * w, part.shape[1]).zero_().permute(0, 3, 1, 2)
         _add(result[i], part[0].float().cpu(), scale, row, column)
         progress(done, len(windows))
     if result is None:
@@ -212,9 +212,13 @@ def _add(result: Tensor, part: Tensor, scale: int, row: _Span, column: _Span) ->
     result[:, row.start : row.stop, column.start : column.stop] += part
 
 
-def _zeros(b: int, c: int, h: int, w: int) -> Tensor:
+def empty(b: int, h: int, w: int, c: int) -> Tensor:
+    """Room for a result ``[b h w c]``, float32.
+
+    Raises:
+        DataError: there is not so much memory."""
     try:
-        return torch.zeros(b, h, w, c).permute(0, 3, 1, 2)
+        return torch.empty(b, h, w, c)
     except RuntimeError as error:
         size = b * c * h * w * 4 / 2**30
         raise DataError(

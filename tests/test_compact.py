@@ -83,3 +83,26 @@ def test_it_sees_as_far_as_it_says():
     reach = described.pictures.reach
     assert seen[10 - reach : 11 + reach, 10 - reach : 11 + reach].all()
     assert int(seen.sum()) == (2 * reach + 1) ** 2
+
+
+@pytest.mark.parametrize("h", [1, 2, 3, 4, 5, 9, 31])
+@pytest.mark.parametrize("strip", [1, 100])
+def test_a_few_rows_at_a_time_give_the_whole(h, strip, monkeypatch):
+    _, built = network(depth=6)
+    built.to(memory_format=torch.channels_last)
+    x = noise(2, 3, h, 10)
+    whole = built(x).detach()
+    monkeypatch.setattr("imagen_nodes.networks.compact.STRIP", strip)
+    with torch.inference_mode():
+        found = built(x)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+
+
+def test_large_pictures_go_in_rows(monkeypatch):
+    _, built = network()
+    seen = []
+    built.body[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[2]))
+    with torch.inference_mode():
+        built(noise(1, 3, 100, 500))
+    assert len(seen) > 3
+    assert sum(seen) == 100

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .checkpoint import Card, Header, inspect
 from .errors import CheckpointError
-from .folders import WEIGHTS, files
+from .folders import CHECKPOINTS, files
 
 
 def describe(header: Header) -> str:
@@ -20,7 +20,7 @@ def overview(folder: Path) -> str:
 
     Raises:
         CheckpointError: there is none, or one cannot be read."""
-    found = files([folder], WEIGHTS)
+    found = files([folder], CHECKPOINTS)
     if not found:
         raise CheckpointError(f"{folder}: no weights in it")
     lines = ["# Weights", "", "Made from the files' own cards: `imagen-nodes inspect weights`.", ""]

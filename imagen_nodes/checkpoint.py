@@ -170,6 +170,15 @@ def inspect(path: Path) -> Header:
     return Header(card, tensors)
 
 
+def has_card(path: Path) -> bool:
+    """Whether a safetensors file is one of ours.
+
+    Raises:
+        CheckpointError: it is none, or damaged."""
+    with _opened(path, "numpy") as file:
+        return CARD_KEY in (file.metadata() or {})
+
+
 def load(path: Path) -> Model:
     """Read a checkpoint: its card, and its network with weights, on the CPU.
 

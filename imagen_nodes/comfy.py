@@ -63,8 +63,8 @@ class ComfyHost:
 
     @property
     def _weights_folders(self) -> list[Path]:
-        folders = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
-        return [*folders, shipped("weights")]
+        found = (folder_paths.get_folder_paths(name) for name in (FOLDER, "upscale_models"))
+        return [*(Path(folder) for folders in found for folder in folders), shipped("weights")]
 
     def choices(self, kind: str) -> Sequence[str]:
         assert kind == "weights", kind

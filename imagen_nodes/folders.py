@@ -7,8 +7,11 @@ from pathlib import Path
 
 from .errors import CheckpointError
 
-WEIGHTS = frozenset({".safetensors"})
+# Files with a card; files that hold tensors by the word of their format; and what Load Checkpoint
+# takes: of the latter, those whose tensors torch's weights-only loader reads.
+CHECKPOINTS = frozenset({".safetensors"})
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".ckpt", ".bin"})
+WEIGHTS = CHECKPOINTS | PICKLES - {".pkl"}
 ABOUT_PICKLES = (
     "a pickle, which can run code when it is opened, so it is not opened. "
     "Use a .safetensors file; docs/checkpoints.md says how to convert one that you trust"

@@ -13,7 +13,7 @@ from .checkpoint import Model
 from .errors import CheckpointError
 from .graph.host import Host
 from .latents import Latents
-from .networks.dcgan import DCGANGenerator
+from .networks.architecture import GeneratorArchitecture
 
 # Latents are run in batches of exactly this many: kernels, and with them the last bits of a result,
 # depend on the batch size, and an image must not depend on what else is in its batch.
@@ -66,9 +66,9 @@ def _batches(latent: Latents, device: torch.device) -> Iterator[tuple[Tensor, Te
         yield F.pad(z, (0, 0, 0, missing)).to(device), labels
 
 
-def _generator(model: Model) -> DCGANGenerator:
+def _generator(model: Model) -> GeneratorArchitecture:
     architecture = model.architecture
-    if not isinstance(architecture, DCGANGenerator):
+    if not isinstance(architecture, GeneratorArchitecture):
         kind = model.card.architecture["kind"]
         raise CheckpointError(
             f"{model.name} holds a {kind}, which does not generate images from latents"

@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 # PIL modes by number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -26,6 +28,38 @@ def from_network(images: Tensor) -> Tensor:
 def to_network(pixels: Tensor) -> Tensor:
     """``[b h w c]`` uint8 -> ``[b c h w]`` in -1..1, which is channels_last."""
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def to_range(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Values in 0..1 -> a network's ``value_range``, clamped to it."""
+    low, high = value_range
+    images = images.clamp(0, 1)
+    return images if value_range == (0, 1) else images * (high - low) + low
+
+
+def from_range(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """A network's values -> float32 in 0..1, clamped: undoes :func:`to_range`."""
+    low, high = value_range
+    images = images.float()
+    return (images if value_range == (0, 1) else (images - low) / (high - low)).clamp(0, 1)
+
+
+def resized(images: Tensor, size: tuple[int, int], method: str) -> Tensor:
+    """IMAGE at another ``size`` (h, w), px, averaged where that is smaller, clamped. ``lanczos`` is
+    Pillow's in float32, ``bicubic`` torch's."""
+    if images.shape[1:3] == size:
+        return images
+    if method == "bicubic":
+        x = F.interpolate(images.movedim(3, 1), size, mode="bicubic", antialias=True)
+        return x.movedim(1, 3).clamp(0, 1)
+    planes = images.movedim(3, 1).flatten(0, 1).contiguous().numpy()
+    height, width = size
+    small = [
+        np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS))
+        for plane in planes
+    ]
+    x = torch.from_numpy(np.stack(small)).unflatten(0, (images.shape[0], images.shape[3]))
+    return x.movedim(1, 3).clamp(0, 1)
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:

@@ -5,5 +5,6 @@ from imagen_nodes.graph.node import Node
 from .checkpoints import LoadCheckpoint
 from .generate import Generate, ImageGrid
 from .latents import SampleNoise
+from .super_resolve import SuperResolve
 
-NODES: tuple[type[Node], ...] = (LoadCheckpoint, SampleNoise, Generate, ImageGrid)
+NODES: tuple[type[Node], ...] = (LoadCheckpoint, SampleNoise, Generate, ImageGrid, SuperResolve)

@@ -12,12 +12,16 @@ class Loaded(NamedTuple):
 
 
 class LoadCheckpoint(Node):
-    """Load a trained network from a safetensors file.
+    """Load a trained network.
 
-    The file says of itself what network it holds, so nothing else has to be set. Files are looked
-    for in ComfyUI's `models/gan` (headless: in the folders given with `--weights`, then in
-    `./weights`) and among the weights that come with Imagen Nodes. Pickles (`.pth`, `.pkl`) are
-    not opened: they can run code.
+    A safetensors file of ours says of itself what network it holds, so nothing else has to be set.
+    Networks of other programs that take pictures and give pictures (super-resolution, restoration,
+    inpainting: ESRGAN, Compact, SPAN, GFPGAN, LaMa, DnCNN and whatever else spandrel knows) are
+    told by their tensors, and may be `.pth` files too: the tensors alone are read, nothing is run.
+
+    Files are looked for in ComfyUI's `models/gan` and `models/upscale_models` (headless: in the
+    folders given with `--weights`, then in `./weights`) and among the weights that come with Imagen
+    Nodes.
     """
 
     id = "ImagenLoadCheckpoint"
@@ -34,6 +38,6 @@ class LoadCheckpoint(Node):
         return path and (str(path), path.stat().st_size, path.stat().st_mtime_ns)
 
     def run(self, host: Host) -> Loaded:
-        from imagen_nodes import checkpoint
+        from imagen_nodes import foreign
 
-        return Loaded(checkpoint.load(host.weights(self.name)))
+        return Loaded(foreign.open_model(host.weights(self.name)))

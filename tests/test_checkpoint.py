@@ -20,12 +20,25 @@ from imagen_nodes.checkpoint import CARD_KEY, Card, Measurement, Training
 from imagen_nodes.errors import CheckpointError, StorageError
 from imagen_nodes.networks import ARCHITECTURES
 from imagen_nodes.networks.architecture import Architecture
+from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from imagen_nodes.networks.patch import PatchDiscriminator
+from imagen_nodes.networks.sngan import SNGANDiscriminator, SNGANGenerator
+from imagen_nodes.networks.unet_discriminator import UNetDiscriminator
 
 SMALL = DCGANGenerator(resolution=16, width=8, z_dim=8)
 # What makes an architecture small, and gives it all of its parts; none: it is as it is.
 PARTS = {"resolution": 16, "width": 8, "attention": (4,), "classes": 3}
-FIELDS = {DCGANGenerator: PARTS, DCGANDiscriminator: PARTS}
+RESIDUAL = {"width": 8, "width_max": 16, "attention": (16,), "classes": 3, "spectral_norm": True}
+FIELDS = {
+    DCGANGenerator: PARTS,
+    DCGANDiscriminator: PARTS,
+    SNGANGenerator: RESIDUAL,
+    SNGANDiscriminator: RESIDUAL,
+    Compact: {"width": 8, "depth": 2, "scale": 2},
+    PatchDiscriminator: {"width": 8, "scales": 2, "norm": "spectral"},
+    UNetDiscriminator: {"width": 8},
+}
 
 
 def card(**fields: Any) -> Card:
@@ -150,6 +163,11 @@ def test_kinds_are_a_file_format() -> None:
         "dcgan-generator",
         "dcgan-discriminator",
         "mobilenet-v2-features",
+        "sngan-generator",
+        "sngan-discriminator",
+        "compact",
+        "patch-discriminator",
+        "unet-discriminator",
     ]
 
 

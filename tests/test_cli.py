@@ -110,8 +110,8 @@ def test_a_wrong_workflow_as_json_is_what_comfyui_answers(capsys):
         (["run", "generate", "--set", "Sample Noise.seed=4294967296"], "is bigger than 4294967295"),
         (["check", "generate", "--set", "1.name=cats.safetensors"], "There is: dcgan-cifar10"),
         (
-            ["check", "generate", "--set", "1.name=cats.pth"],
-            "'cats.pth' is a pickle, which can run",
+            ["check", "generate", "--set", "1.name=cats.pkl"],
+            "'cats.pkl' is a pickle, which can run",
         ),
     ],
 )

@@ -15,6 +15,7 @@ FORBIDDEN = {
     "imagen_nodes/errors.py": {""},
     "imagen_nodes/spec.py": {""},
     "imagen_nodes/images.py": {"graph", "networks", "checkpoint", "training", "nodes"},
+    "imagen_nodes/tiles.py": {"graph", "networks", "checkpoint", "training", "nodes"},
     "imagen_nodes/networks": {"graph", "checkpoint", "training", "evaluation", "nodes", "comfy"},
     "imagen_nodes/checkpoint.py": {"graph", "training", "evaluation", "nodes", "comfy"},
     "imagen_nodes/graph": {"networks", "training", "evaluation", "nodes", "comfy"},

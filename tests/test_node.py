@@ -103,6 +103,7 @@ def test_ids_are_file_formats():
         ("ImagenSampleNoise", "model", "seed", "count"),
         ("ImagenGenerate", "model", "latent"),
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
+        ("ImagenSuperResolve", "model", "image", "factor", "resize"),
     ]
 
 

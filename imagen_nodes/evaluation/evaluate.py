@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 from ..folders import shipped
 from ..images import to_network
 from ..latents import sample
-from ..networks.dcgan import DCGANGenerator
+from ..networks.architecture import GeneratorArchitecture
 from ..networks.mobilenet import MobileNetV2FeaturesNetwork
 from .distances import frechet_distance, kernel_distance, precision_recall
 
@@ -38,7 +38,7 @@ def measure(
         CheckpointError: ``model`` is no generator of RGB images.
     """
     architecture = model.architecture
-    if not isinstance(architecture, DCGANGenerator) or architecture.channels != 3:
+    if not isinstance(architecture, GeneratorArchitecture) or architecture.channels != 3:
         kind = model.card.architecture["kind"]
         raise CheckpointError(f"{model.name}: a {kind}, not a generator of RGB images")
     network = feature_network()

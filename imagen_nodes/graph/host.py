@@ -53,6 +53,13 @@ class Folders(Host, Protocol):
         understood. Raises DataError where it is missing, UsageError where it leaves its folder."""
         ...
 
+    def upscale_model(self, name: str) -> Path:
+        """The upscaling network's file of that name.
+
+        Raises:
+            CheckpointError: there is none; the message lists what there is."""
+        ...
+
     def save_folder(self, kind: str) -> Path:
         """Where pictures of a kind, ``output`` or ``temp``, are saved."""
         ...

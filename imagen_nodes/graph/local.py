@@ -65,7 +65,18 @@ class LocalHost:
     def choices(self, kind: str) -> Sequence[str]:
         if kind == "weights":
             return list(files(self.weights_folders, WEIGHTS))
+        if kind == "upscale_models":
+            return list(files(self._upscale_folders, WEIGHTS))
         return list(files([self.folders["input"]], PICTURES))
+
+    @property
+    def _upscale_folders(self) -> list[Path]:
+        """As in ComfyUI's ``models`` folder, or among the other weights."""
+        nested = (folder / "upscale_models" for folder in self.weights_folders)
+        return [*nested, *self.weights_folders]
+
+    def upscale_model(self, name: str) -> Path:
+        return find_weights(self._upscale_folders, name)
 
     def weights(self, name: str) -> Path:
         return find_weights(self.weights_folders, name)

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor  # pyright: ignore[reportMissingTypeStubs]
+    from torch import nn
+
     from ..checkpoint import Model as ModelHandle
     from ..latents import Latents
 
@@ -58,6 +61,7 @@ def _is_tensor(axes: int) -> AfterValidator:
 IMAGE = Socket("IMAGE", "images, float32 [b h w c] in 0..1")
 MASK = Socket("MASK", "masks, float32 [b h w] in 0..1; 1 = fill this in")
 MODEL = Socket("IMAGEN_MODEL", "a network with its card")
+UPSCALE = Socket("UPSCALE_MODEL", "a network that enlarges, as spandrel hands it out")
 LATENT = Socket("IMAGEN_LATENT", "latent vectors z [b z_dim], with class labels or none")
 ANY = Socket("*", "anything")
 UI = Socket("UI", "what the page shows; not an output")
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     Mask = Tensor
     Model = ModelHandle
     Latent = Latents
+    UpscaleModel = ImageModelDescriptor[nn.Module]
     ImageList = list[Tensor]
     Anything = Any
     Ui = dict[str, Any]
@@ -77,6 +82,7 @@ else:
     Mask = Annotated[Any, MASK, _is_tensor(3)]
     Model = Annotated[Any, MODEL]
     Latent = Annotated[Any, LATENT]
+    UpscaleModel = Annotated[Any, UPSCALE]
     ImageList = Annotated[Any, Socket("IMAGE", IMAGE.meaning, is_list=True)]
     Anything = Annotated[Any, ANY]
     Ui = Annotated[Any, UI]

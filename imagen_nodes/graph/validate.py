@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import WorkflowError
-from ..folders import ABOUT_PICKLES, PICKLES
+from ..folders import ABOUT_PICKLES, PICKLES, WEIGHTS
 from ..spec import short
 from .host import Host
 from .node import Input, NodeType
@@ -326,7 +326,7 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
         if len(options) > LONGEST_LIST:
             shown, about["input_config"] = f"(list of length {len(options)})", None
         reading = f"input {port.name}: there is no {short(value)}. {_offer(value, options)}"
-        if port.kind == "weights" and Path(str(value)).suffix.lower() in PICKLES:
+        if port.kind == "weights" and Path(str(value)).suffix.lower() in PICKLES - WEIGHTS:
             reading = f"input {port.name}: {short(value)} is {ABOUT_PICKLES}"
         details = f"{port.name}: {value!r} not in {shown}"
         state.add(node_id, "value_not_in_list", "Value not in list", details, reading, about)

@@ -7,15 +7,32 @@ from typing import Annotated
 from pydantic import Field
 
 from .architecture import Architecture
+from .compact import Compact
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
+from .patch import PatchDiscriminator
+from .sngan import SNGANDiscriminator, SNGANGenerator
+from .unet_discriminator import UNetDiscriminator
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
     DCGANGenerator,
     DCGANDiscriminator,
     MobileNetV2Features,
+    SNGANGenerator,
+    SNGANDiscriminator,
+    Compact,
+    PatchDiscriminator,
+    UNetDiscriminator,
 )
 
 AnyArchitecture = Annotated[
-    DCGANGenerator | DCGANDiscriminator | MobileNetV2Features, Field(discriminator="kind")
+    DCGANGenerator
+    | DCGANDiscriminator
+    | MobileNetV2Features
+    | SNGANGenerator
+    | SNGANDiscriminator
+    | Compact
+    | PatchDiscriminator
+    | UNetDiscriminator,
+    Field(discriminator="kind"),
 ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Annotated
 
+from pydantic import Field
 from torch import Generator, nn
 
 from ..spec import Spec
+from ..tiles import Sizes, Tiling
 
 
 class Network(nn.Module):
@@ -17,6 +20,33 @@ class Network(nn.Module):
         """Draw new weights, all of them from ``random``."""
 
 
+class Pictures(Spec):
+    """What a network of pictures takes and gives: ``[b c h w] -> [b out scale*h scale*w]``."""
+
+    scale: Annotated[int, Field(ge=1)] = 1
+    """Sides of the result over those of the picture."""
+    channels: Annotated[int, Field(ge=1)] = 3
+    """Channels c of the picture, without the mask: 1 grey, 3 RGB, 4 RGBA."""
+    outputs: Annotated[int, Field(ge=1)] = 3
+    """Channels out of the result."""
+    masked: bool = False
+    """Whether it takes a mask of what to fill in, as one channel more."""
+    sizes: Sizes = Sizes()
+    """The sizes that it takes."""
+    reach: Annotated[int, Field(ge=0)] | None = None
+    """How far a pixel of the result sees, px of the picture; none: not known."""
+    tile: Annotated[int, Field(ge=64)] = 512
+    """Longest side to run at once, px."""
+
+    @property
+    def tiling(self) -> Tiling:
+        """Tiles whose seams are exact where the reach is known, and blended where it is not."""
+        if self.reach is None:
+            return Tiling(tile=max(self.tile, 160))
+        overlap = 2 * self.reach
+        return Tiling(tile=max(self.tile, 2 * overlap + 1), overlap=overlap, blend=0)
+
+
 class Architecture(Spec):
     """A network's hyperparameters. Subclasses add a literal ``kind``, which is a file format:
     once released it never changes its meaning."""
@@ -25,6 +55,27 @@ class Architecture(Spec):
     def build(self) -> Network:
         """The network, in training mode. Pure: no I/O, no device; under
         ``torch.device("meta")`` it allocates nothing."""
+
+    @property
+    def pictures(self) -> Pictures | None:
+        """What pictures it takes and gives; none: it is no network from pictures to pictures."""
+        return None
+
+
+class GeneratorArchitecture(Architecture):
+    """What draws images from latents. Its network takes ``z [b z_dim]`` and ``labels [b]`` (int64;
+    None where there are no classes) and gives ``[b channels resolution resolution]`` in -1..1.
+
+    Subclasses declare the fields again, with their own limits and defaults."""
+
+    resolution: int
+    """Side of the square images, px."""
+    channels: int
+    """Image channels: 1 grey, 3 RGB, 4 RGBA."""
+    z_dim: int
+    """Length of the latent vector z."""
+    classes: int
+    """Number of classes; 0: unconditional."""
 
 
 def powers_of_two(low: int, high: int) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Generator, Tensor, nn
 
-from .architecture import Architecture, Network, powers_of_two
+from .architecture import Architecture, GeneratorArchitecture, Network, powers_of_two
 from .layers import DoublingConv2d, HalvingConv2d, MapToLogit, SelfAttention, VectorToMap
 
 RESOLUTIONS = powers_of_two(16, 256)
@@ -71,7 +71,7 @@ class _DCGAN(Architecture):
         return min(self.width * self.resolution // (2 * side), self.width_max)
 
 
-class DCGANGenerator(_DCGAN):
+class DCGANGenerator(_DCGAN, GeneratorArchitecture):
     """Latents to images by transposed convolutions."""
 
     kind: Literal["dcgan-generator"] = "dcgan-generator"

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .normalisation import spectral_norm
+
 
 class SelfAttention(nn.Module):
     """Self-attention over all positions of a feature map.
@@ -18,27 +20,33 @@ class SelfAttention(nn.Module):
     values back to c; the result is added to the input, scaled by ``gamma``, which starts at 0 so
     that the block begins as the identity.
 
-    Shapes: ``[b c h w] -> [b c h w]``; c is a multiple of 8.
+    With ``pool``, keys and values are the largest of each 2x2, and values have c/2 channels: so it
+    is in the authors' code and in BigGAN. ``spectral`` normalises the four weights.
+
+    Shapes: ``[b c h w] -> [b c h w]``; c is a multiple of 8, h and w are even with ``pool``.
 
     Source: Zhang et al., "Self-Attention Generative Adversarial Networks", 2018, section 3.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, pool: bool = False, spectral: bool = False) -> None:
         super().__init__()
-        inner = channels // 8
-        self.query = nn.Conv2d(channels, inner, 1, bias=False)
-        self.key = nn.Conv2d(channels, inner, 1, bias=False)
-        self.value = nn.Conv2d(channels, inner, 1, bias=False)
-        self.out = nn.Conv2d(inner, channels, 1, bias=False)
+        self.pool = pool
+        inner, values = channels // 8, channels // (2 if pool else 8)
+        self.query = spectral_norm(nn.Conv2d(channels, inner, 1, bias=False), spectral)
+        self.key = spectral_norm(nn.Conv2d(channels, inner, 1, bias=False), spectral)
+        self.value = spectral_norm(nn.Conv2d(channels, values, 1, bias=False), spectral)
+        self.out = spectral_norm(nn.Conv2d(values, channels, 1, bias=False), spectral)
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        query = self.query(x).flatten(2)  # [b c/8 n]
-        key = self.key(x).flatten(2)
-        value = self.value(x).flatten(2)
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.pool:
+            key, value = F.max_pool2d(key, 2), F.max_pool2d(value, 2)
+        query, key, value = query.flatten(2), key.flatten(2), value.flatten(2)  # [b c n]
         # Equation 1: every position attends to all others, softmax over the attended ones.
         weights = torch.softmax(query.transpose(1, 2) @ key, dim=2)  # [b n n]
-        attended = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        # Rows of channels, which is channels_last.
+        attended = (weights @ value.transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.out(attended)
 
 

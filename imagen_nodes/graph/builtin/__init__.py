@@ -43,6 +43,7 @@ from .primitives import (
     PrimitiveString,
     PrimitiveStringMultiline,
 )
+from .upscale import ImageUpscaleWithModel, UpscaleModelLoader
 
 BUILTIN: tuple[type[Node], ...] = (
     LoadImage,
@@ -52,6 +53,8 @@ BUILTIN: tuple[type[Node], ...] = (
     EmptyImage,
     ImageScale,
     ImageScaleBy,
+    ImageUpscaleWithModel,
+    UpscaleModelLoader,
     ImageInvert,
     ImageBatch,
     RepeatImageBatch,

@@ -1,0 +1,135 @@
+"""Compact: a plain stack of convolutions at the picture's own size, enlarged at the very end.
+
+    conv 3 -> width, PReLU, depth x (conv width -> width, PReLU), conv width -> 3 s^2,
+    pixel shuffle, plus the picture itself, enlarged by repeating its pixels
+
+so that the network learns what repeating pixels lacks. Source: Wang et al., "Real-ESRGAN: Training
+Real-World Blind Super-Resolution with Pure Synthetic Data", 2021, whose released small networks
+(SRVGGNetCompact) have this shape: width 64 and depth 16 or 32; the pixel shuffle is Shi et al.,
+2016. Names of tensors are theirs (``body.{n}.weight``), so that spandrel, and with it ComfyUI's
+Load Upscale Model, reads our files as they are.
+
+On a CPU, without gradients, a large picture goes through all layers a few rows at a time: every
+convolution keeps the two rows above, so that nothing is computed twice, results are those of the
+whole picture, and feature maps stay in the cache and in memory that is used again
+(``benchmarks/super_resolve.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from .architecture import Architecture, Network, Pictures
+
+# Of the PReLUs at first: torch's and the authors'.
+SLOPE = 0.25
+# The last convolution's first weights, over He's: the network begins close to repeating pixels.
+LAST = 0.1
+# Pixels to run at once on a CPU: in 64 channels 4 MiB of float32.
+STRIP = 1 << 14
+
+
+class Compact(Architecture):
+    """Pictures to pictures, larger by a whole factor, or of the same size to restore them."""
+
+    kind: Literal["compact"] = "compact"
+    """Names this architecture in files."""
+    scale: Annotated[int, Field(ge=1, le=16)] = 4
+    """Factor of both sides; 1: the size stays."""
+    channels: Literal[1, 3] = 3
+    """Image channels: 1 grey, 3 RGB."""
+    width: Annotated[int, Field(ge=8, le=512, multiple_of=8)] = 64
+    """Channels of the feature maps."""
+    depth: Annotated[int, Field(ge=1, le=128)] = 16
+    """Convolutions between the first and the last."""
+
+    @property
+    def pictures(self) -> Pictures:
+        return Pictures(
+            scale=self.scale,
+            channels=self.channels,
+            outputs=self.channels,
+            reach=self.depth + 2,  # px: one each convolution of 3x3
+            tile=1024,
+        )
+
+    def build(self) -> CompactNetwork:
+        return CompactNetwork(self)
+
+
+class CompactNetwork(Network):
+    """``[b channels h w]`` in 0..1 -> ``[b channels s*h s*w]``, about 0..1, not clamped."""
+
+    def __init__(self, architecture: Compact) -> None:
+        super().__init__()
+        a = architecture
+        self.scale = a.scale
+        layers: list[nn.Module] = []
+        for inputs in (a.channels, *[a.width] * a.depth):
+            layers += [nn.Conv2d(inputs, a.width, 3, 1, 1), nn.PReLU(a.width, init=SLOPE)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(a.width, a.channels * a.scale**2, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        _, _, h, w = images.shape
+        rows = max(STRIP // w, 4)
+        if torch.is_grad_enabled() or images.device.type != "cpu" or h <= rows:
+            return self._enlarged(self.body(images), images)
+        return torch.cat(list(self._strips(images, rows)), 2)
+
+    def _strips(self, images: Tensor, rows: int) -> Iterator[Tensor]:
+        """The result from top to bottom; it lags behind what goes in by a row a convolution."""
+        h, done = images.shape[2], 0
+        layers = [
+            _Rows(module) if isinstance(module, nn.Conv2d) else module for module in self.body
+        ]
+        for top in range(0, h, rows):
+            x = images[:, :, top : top + rows]
+            for layer in layers:
+                x = layer(x, top + rows >= h) if isinstance(layer, _Rows) else layer(x)
+                if not x.shape[2]:
+                    break
+            else:
+                yield self._enlarged(x, images[:, :, done : done + x.shape[2]])
+                done += x.shape[2]
+
+    def _enlarged(self, residual: Tensor, images: Tensor) -> Tensor:
+        base = F.interpolate(images, scale_factor=self.scale, mode="nearest")
+        return F.pixel_shuffle(residual, self.scale) + base
+
+    @torch.no_grad()
+    def initialise(self, random: Generator) -> None:
+        """He's weights for PReLUs of slope 0.25, the last convolution's smaller; biases 0."""
+        for module in self.body:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, SLOPE, generator=random)
+                if module is self.body[-1]:
+                    module.weight *= LAST
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.PReLU):
+                nn.init.constant_(module.weight, SLOPE)
+
+
+class _Rows:
+    """A 3x3 convolution of padding 1, fed from top to bottom: ``[b c r w] -> [b o r' w]``, as many
+    rows as can be known so far."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        self.conv = conv
+        self.above: Tensor | None = None
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        border = x.new_zeros(x.shape[0], x.shape[1], 1, x.shape[3])
+        above = border if self.above is None else self.above
+        x = torch.cat([above, x, border] if last else [above, x], 2)
+        x = x.contiguous(memory_format=torch.channels_last)
+        self.above = x[:, :, -2:]
+        if x.shape[2] < 3:
+            return x[:, :, :0]
+        return F.conv2d(x, self.conv.weight, self.conv.bias, padding=(0, 1))

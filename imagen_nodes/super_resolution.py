@@ -1,0 +1,139 @@
+"""Enlarging pictures with a network: any picture, any factor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from . import images, tiles
+from .checkpoint import Model, Running
+from .errors import CheckpointError, DataError
+from .graph.host import Host
+from .networks.architecture import Pictures
+
+# Seconds between two looks at whether somebody has cancelled, within a tile.
+PATIENCE = 0.25
+
+
+def enlarge(
+    host: Host, model: Model, image: Tensor, factor: float = 0.0, method: str = "lanczos"
+) -> Tensor:
+    """IMAGE ``[b h w c]`` -> IMAGE ``[b f*h f*w c]``, rounded; c is 1, 3, or 4 with alpha.
+
+    Each picture is run by itself, in tiles, by the network's own factor, and then resized, averaged
+    where that makes it smaller. Grey pictures stay grey. Alpha is resized by ``method``. Values
+    outside 0..1 are clamped.
+
+    Args:
+        factor: of both sides; 0: the network's own.
+        method: of resizing: ``lanczos`` or ``bicubic``.
+
+    Raises:
+        CheckpointError: ``model`` does not turn pictures into pictures, or needs a mask.
+        DataError: the pictures hold NaN or infinity, or memory runs out.
+    """
+    pictures = _pictures(model)
+    if not len(image):
+        raise DataError("the batch holds no picture")
+    _refuse_broken(image)
+    b, h, w, c = image.shape
+    factor = factor or pictures.scale
+    size = (max(round(h * factor), 1), max(round(w * factor), 1))
+    image = image.float().cpu()
+    result = tiles.empty(b, *size, c) if b > 1 or c == 4 else None
+    with host.running(model) as running:
+        for i in range(b):
+            with _reporting(host, running.network, i, b) as progress:
+                colour = _run(running, model, pictures, image[i : i + 1, ..., :3], progress)
+            colour = images.resized(colour, size, method)
+            if result is None:  # the one picture is the result
+                return colour
+            result[i, ..., :3] = colour[0]
+            if c == 4:
+                result[i, ..., 3:] = images.resized(image[i : i + 1, ..., 3:], size, method)[0]
+    assert result is not None
+    return result
+
+
+def _run(
+    running: Running, model: Model, pictures: Pictures, image: Tensor, progress: tiles.Progress
+) -> Tensor:
+    """``[1 h w c]`` of 1 or 3 channels -> the same, enlarged by the network's factor."""
+    grey = image.shape[3] == 1 or bool((image == image[..., :1]).all())
+    x = image.movedim(3, 1)
+    if pictures.channels == 1:  # one picture a channel
+        x = (x[:, :1] if grey else x).transpose(0, 1)
+    elif x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
+
+    def call(part: Tensor) -> Tensor:
+        values = images.to_range(part.to(running.device), model.card.value_range)
+        return images.from_range(running.network(values), model.card.value_range)
+
+    y = tiles.run(
+        call,
+        x,
+        scale=pictures.scale,
+        sizes=pictures.sizes,
+        tiling=pictures.tiling,
+        progress=progress,
+    )
+    y = y.transpose(0, 1) if pictures.channels == 1 else y
+    y = y.mean(1, keepdim=True) if grey else y
+    return y.expand(-1, image.shape[3], -1, -1).movedim(1, 3)
+
+
+def _pictures(model: Model) -> Pictures:
+    pictures = model.architecture.pictures
+    if pictures is None or pictures.masked or pictures.channels not in (1, 3):
+        kind = model.card.architecture["kind"]
+        needs = "needs a mask" if pictures and pictures.masked else "does not enlarge RGB pictures"
+        raise CheckpointError(
+            f"{model.name} holds a {kind} for {model.card.task}, which {needs}: load a network for "
+            "super-resolution or restoration"
+        )
+    return pictures
+
+
+def _refuse_broken(image: Tensor) -> None:
+    for i, picture in enumerate(image):
+        if not torch.isfinite(picture).all():
+            raise DataError(
+                f"image {i} of the batch (counted from 0) holds NaN or infinity, which would "
+                "spread over the result. Look at the node that made it"
+            )
+
+
+@contextmanager
+def _reporting(
+    host: Host, network: nn.Module, i: int, b: int
+) -> Generator[Callable[[int, int], None]]:
+    """Progress of picture ``i`` of ``b`` for the host, which is asked between the network's layers
+    too, so that a cancelled run stops within a tile."""
+    step, last = (i, b), time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal step
+        step = (i * total + done, b * total)
+        report()
+
+    def report() -> None:
+        nonlocal last
+        last = time.monotonic()
+        host.progress(*step)
+
+    def between(module: nn.Module, inputs: object) -> None:
+        if time.monotonic() - last > PATIENCE:
+            report()
+
+    leaves = [module for module in network.modules() if not any(module.children())]
+    hooks = [module.register_forward_pre_hook(between) for module in leaves]
+    try:
+        yield progress
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,108 @@
+"""Compact against spandrel, which is what ComfyUI reads our files with."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from imagen_nodes import checkpoint, foreign
+from imagen_nodes.checkpoint import Card
+from imagen_nodes.networks.compact import Compact
+
+
+def noise(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def network(**fields):
+    described = Compact.model_validate({"width": 16, "depth": 3} | fields)
+    built = described.build()
+    built.initialise(torch.Generator().manual_seed(0))
+    for i, tensor in enumerate(built.parameters()):  # no two slopes or biases alike
+        tensor.data += 0.05 * torch.rand(tensor.shape, generator=torch.Generator().manual_seed(i))
+    return described, built.eval()
+
+
+@pytest.mark.parametrize("fields", [
+    {}, {"scale": 2}, {"scale": 1}, {"scale": 3, "channels": 1}, {"width": 24, "depth": 5},
+])  # fmt: skip
+def test_spandrel_reads_our_files_with_equal_results(fields, tmp_path):
+    described, built = network(**fields)
+    path = tmp_path / "mine.safetensors"
+    card = Card(title="x", architecture=described.model_dump(), task="super-resolution")
+    checkpoint.save(path, card, built)
+    descriptor = foreign.describe(path)
+    assert descriptor.architecture.id == "Compact"
+    assert (descriptor.scale, descriptor.input_channels) == (described.scale, described.channels)
+    x = noise(1, described.channels, 11, 14)
+    with torch.inference_mode():
+        found = built(x)
+        assert found.shape == (1, described.channels, 11 * described.scale, 14 * described.scale)
+        torch.testing.assert_close(found.clamp(0, 1), descriptor(x), rtol=0, atol=1e-6)
+        ours = foreign.open_model(path)
+    assert ours.architecture == described
+    assert ours.card == card
+
+
+def test_the_formula():
+    _, built = network(scale=2)
+    state, x = built.state_dict(), noise(2, 3, 9, 10)
+    y = x
+    for n in range(0, 8, 2):
+        y = F.conv2d(y, state[f"body.{n}.weight"], state[f"body.{n}.bias"], padding=1)
+        y = torch.where(y > 0, y, state[f"body.{n + 1}.weight"][:, None, None] * y)
+    y = F.conv2d(y, state["body.8.weight"], state["body.8.bias"], padding=1)
+    b, _, h, w = y.shape
+    shuffled = y.view(b, 3, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, 3, 2 * h, 2 * w)
+    wanted = shuffled + x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(built(x), wanted)
+
+
+def test_a_new_one_repeats_pixels_nearly():
+    built = Compact().build()
+    built.initialise(torch.Generator().manual_seed(0))
+    x = noise(1, 3, 16, 16)
+    with torch.no_grad():
+        difference = built(x) - F.interpolate(x, scale_factor=4.0, mode="nearest")
+    assert 0.001 < float(difference.std()) < 0.2
+
+
+def test_the_real_shape():
+    shape = {name: tuple(t.shape) for name, t in Compact().build().state_dict().items()}
+    assert sum(torch.Size(s).numel() for s in shape.values()) == 621_424
+    assert shape["body.0.weight"] == (64, 3, 3, 3)
+    assert shape["body.1.weight"] == (64,)
+    assert shape["body.34.weight"] == (48, 64, 3, 3)
+
+
+def test_it_sees_as_far_as_it_says():
+    described, built = network(depth=2, scale=1)
+    x = noise(1, 3, 21, 21).requires_grad_()
+    built(x)[0, 0, 10, 10].backward()
+    seen = x.grad[0].abs().sum(0) > 0
+    reach = described.pictures.reach
+    assert seen[10 - reach : 11 + reach, 10 - reach : 11 + reach].all()
+    assert int(seen.sum()) == (2 * reach + 1) ** 2
+
+
+@pytest.mark.parametrize("h", [1, 2, 3, 4, 5, 9, 31])
+@pytest.mark.parametrize("strip", [1, 100])
+def test_a_few_rows_at_a_time_give_the_whole(h, strip, monkeypatch):
+    _, built = network(depth=6)
+    built.to(memory_format=torch.channels_last)
+    x = noise(2, 3, h, 10)
+    whole = built(x).detach()
+    monkeypatch.setattr("imagen_nodes.networks.compact.STRIP", strip)
+    with torch.inference_mode():
+        found = built(x)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+
+
+def test_large_pictures_go_in_rows(monkeypatch):
+    _, built = network()
+    seen = []
+    built.body[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[2]))
+    with torch.inference_mode():
+        built(noise(1, 3, 100, 500))
+    assert len(seen) > 3
+    assert sum(seen) == 100

@@ -1,0 +1,220 @@
+"""Tiles: any size of picture gives what the whole picture gives, in bounded memory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+from torch.nn import functional as F
+
+from imagen_nodes import tiles
+from imagen_nodes.errors import Cancelled, DataError
+from imagen_nodes.tiles import Sizes, Tiling
+
+
+def noise(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+class Known(nn.Module):
+    """Two 3x3 convolutions, one 5x5 and a shuffle: every pixel sees 4 px around it."""
+
+    def __init__(self, scale):
+        super().__init__()
+        torch.manual_seed(0)
+        widths = ((3, 8, 3), (8, 8, 5), (8, 3 * scale**2, 3))
+        self.body = nn.ModuleList(nn.Conv2d(i, o, k, 1, k // 2) for i, o, k in widths)
+        self.scale = scale
+
+    @torch.no_grad()
+    def forward(self, x):
+        for conv in self.body:
+            x = torch.tanh(conv(x))
+        return F.pixel_shuffle(x, self.scale)
+
+
+REACH = 4
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize(("h", "w"), [(61, 97), (40, 20), (7, 120), (1, 1), (1, 300), (41, 40)])
+@pytest.mark.parametrize("blend", [0, 1, 5])
+def test_tiled_is_untiled(scale, h, w, blend):
+    """An overlap of the receptive field and the blended strip: not a pixel differs."""
+    network = Known(scale)
+    picture = noise(2, 3, h, w)
+    tiling = Tiling(tile=40, overlap=2 * REACH + 1 + blend, blend=blend)
+    found = tiles.run(network, picture, scale=scale, tiling=tiling)
+    torch.testing.assert_close(found, network(picture), rtol=0, atol=1e-5)
+
+
+def test_too_small_an_overlap_is_seen_and_blended():
+    """What the test above would miss if the windows were not tiles at all."""
+    network, picture = Known(1), noise(1, 3, 64, 64)
+    whole = network(picture)
+    cut = tiles.run(network, picture, tiling=Tiling(tile=24, overlap=0, blend=0))
+    mixed = tiles.run(network, picture, tiling=Tiling(tile=24, overlap=8, blend=4))
+    errors = [float((found - whole).abs().max()) for found in (cut, mixed)]
+    assert errors[0] > errors[1] > 1e-4
+
+
+def test_weights_add_up_to_one():
+    picture = noise(1, 3, 64, 64)
+    for blend in (0, 1, 3, 4):
+        found = tiles.run(lambda x: x, picture, tiling=Tiling(tile=24, overlap=8, blend=blend))
+        torch.testing.assert_close(found, picture)
+
+
+def test_neighbours_are_mixed_along_a_ramp():
+    calls = iter((0.0, 1.0))
+    found = tiles.run(
+        lambda x: torch.full_like(x, next(calls)),
+        noise(1, 1, 4, 40),
+        tiling=Tiling(tile=24, overlap=8, blend=4),
+    )
+    ramp = torch.tensor([0.0] * 18 + [0.125, 0.375, 0.625, 0.875] + [1.0] * 18)
+    torch.testing.assert_close(found[0, 0], ramp.expand(4, 40))
+
+
+@pytest.mark.parametrize("sizes", [
+    Sizes(multiple=8), Sizes(minimum=33), Sizes(square=True), Sizes(multiple=7, minimum=30),
+    Sizes(multiple=16, minimum=48, square=True),
+])  # fmt: skip
+@pytest.mark.parametrize(("h", "w"), [(61, 97), (1, 1), (1, 300), (130, 5), (48, 48)])
+@pytest.mark.parametrize("tile", [41, 512])
+def test_networks_get_the_sizes_that_they_take(sizes, h, w, tile):
+    seen = set()
+
+    def call(x):
+        seen.add(x.shape[2:])
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    picture = noise(1, 2, h, w)
+    tiling = Tiling(tile=tile, overlap=12, blend=4)
+    found = tiles.run(call, picture, scale=2, sizes=sizes, tiling=tiling)
+    torch.testing.assert_close(found, call(picture), rtol=0, atol=1e-6)
+    seen.discard((h, w))
+    for height, width in seen:
+        assert height % sizes.multiple == width % sizes.multiple == 0
+        assert min(height, width) >= sizes.minimum
+        assert height == width or not sizes.square
+
+
+def test_padding_reflects_and_repeats_where_it_cannot():
+    seen = []
+    tiles.run(lambda x: seen.append(x) or x, noise(1, 1, 9, 3), sizes=Sizes(multiple=8))
+    (x,) = seen
+    assert x.shape == (1, 1, 16, 8)
+    assert torch.equal(x[..., :9, :3], noise(1, 1, 9, 3))
+    assert torch.equal(x[..., 9:, :3], noise(1, 1, 9, 3).flip(2)[..., 1:8, :])
+    assert torch.equal(x[..., :, 3:], x[..., :, [1, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_a_strip_of_twenty_thousand_pixels(multiple):
+    network, picture = Known(2), noise(1, 3, 1, 20_000)
+    done = []
+    found = tiles.run(
+        network,
+        picture,
+        scale=2,
+        sizes=Sizes(multiple=multiple),
+        tiling=Tiling(tile=512, overlap=16, blend=0),
+        progress=lambda *step: done.append(step),
+    )
+    assert found.shape == (1, 3, 2, 40_000)
+    assert done[-1] == (len(done), len(done))
+    if multiple == 1:
+        torch.testing.assert_close(found, network(picture), rtol=0, atol=1e-5)
+
+
+def test_a_picture_does_not_depend_on_its_batch():
+    network, batch = Known(2), noise(3, 3, 50, 30)
+    tiling = Tiling(tile=32, overlap=10, blend=2)
+    together = tiles.run(network, batch, scale=2, tiling=tiling)
+    for i in range(3):
+        alone = tiles.run(network, batch[i : i + 1], scale=2, tiling=tiling)
+        assert torch.equal(alone[0], together[i])
+
+
+def test_it_stops_between_tiles_when_cancelled():
+    calls = []
+
+    def progress(done, total):
+        assert total == 12
+        if done == 2:
+            raise Cancelled("cancelled")
+
+    with pytest.raises(Cancelled):
+        tiles.run(
+            lambda x: calls.append(x) or x,
+            noise(3, 1, 32, 32),
+            tiling=Tiling(tile=24, overlap=8, blend=0),
+            progress=progress,
+        )
+    assert len(calls) == 2
+
+
+def out_of_memory_above(side, message="DefaultCPUAllocator: can't allocate memory: you tried"):
+    def call(x):
+        if max(x.shape[2:]) > side:
+            raise RuntimeError(message)
+        return x
+
+    return call
+
+
+def test_out_of_memory_means_smaller_tiles():
+    picture = noise(1, 1, 300, 300)
+    tiling = Tiling(tile=256, overlap=16, blend=4)
+    found = tiles.run(out_of_memory_above(64), picture, tiling=tiling)
+    torch.testing.assert_close(found, picture)
+
+
+def test_out_of_memory_in_the_smallest_tiles_is_said():
+    with pytest.raises(DataError, match="even in tiles of 64 px: DefaultCPUAllocator"):
+        tiles.run(
+            out_of_memory_above(0),
+            noise(1, 1, 9, 9),
+            tiling=Tiling(tile=256, overlap=16, blend=4),
+        )
+    with pytest.raises(RuntimeError, match="another"):
+        tiles.run(out_of_memory_above(0, "another"), noise(1, 1, 9, 9))
+
+
+def test_a_result_that_does_not_fit_is_said():
+    call = lambda x: torch.zeros(()).expand(1, 3, x.shape[2] << 22, x.shape[3] << 22)  # noqa: E731
+    with pytest.raises(DataError, match=r"result, 1 of 4194304x4194304 px, takes 196608\.0 GiB"):
+        tiles.run(call, noise(1, 3, 1, 1), scale=1 << 22)
+
+
+def test_a_batch_of_none():
+    with pytest.raises(DataError, match="holds no picture"):
+        tiles.run(lambda x: x, noise(0, 3, 4, 4))
+
+
+@pytest.mark.parametrize("fields", [{"tile": 128}, {"blend": 40}, {"tile": 0}, {"other": 1}])
+def test_tilings_that_cannot_be(fields):
+    with pytest.raises(ValidationError):
+        Tiling.model_validate(fields)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ru_maxrss in KiB")
+def test_a_large_picture_in_bounded_memory():
+    """4096 x 4096 px: with what torch itself takes, under 2 GiB at its highest."""
+    code = (
+        "import resource, torch\n"
+        "from imagen_nodes import tiles\n"
+        "conv = torch.nn.Conv2d(3, 8, 3, 1, 1)\n"
+        "with torch.inference_mode():\n"
+        "    shuffle = torch.nn.functional.pixel_shuffle\n"
+        "    call = lambda x: shuffle(conv(x).repeat(1, 2, 1, 1)[:, :12], 2)\n"
+        "    result = tiles.run(call, torch.rand(1, 4096, 4096, 3).permute(0, 3, 1, 2), scale=2)\n"
+        "print(*result.shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    *shape, peak = map(int, done.stdout.split())
+    assert shape == [1, 3, 8192, 8192]
+    assert peak < 2 << 20, done.stderr

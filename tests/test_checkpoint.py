@@ -150,6 +150,8 @@ def test_kinds_are_a_file_format() -> None:
         "dcgan-generator",
         "dcgan-discriminator",
         "mobilenet-v2-features",
+        "progan-generator",
+        "progan-discriminator",
     ]
 
 

@@ -9,13 +9,21 @@ from pydantic import Field
 from .architecture import Architecture
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
+from .progan import ProGANDiscriminator, ProGANGenerator
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
     DCGANGenerator,
     DCGANDiscriminator,
     MobileNetV2Features,
+    ProGANGenerator,
+    ProGANDiscriminator,
 )
 
 AnyArchitecture = Annotated[
-    DCGANGenerator | DCGANDiscriminator | MobileNetV2Features, Field(discriminator="kind")
+    DCGANGenerator
+    | DCGANDiscriminator
+    | MobileNetV2Features
+    | ProGANGenerator
+    | ProGANDiscriminator,
+    Field(discriminator="kind"),
 ]

@@ -168,6 +168,8 @@ def test_kinds_are_a_file_format() -> None:
         "compact",
         "patch-discriminator",
         "unet-discriminator",
+        "progan-generator",
+        "progan-discriminator",
     ]
 
 

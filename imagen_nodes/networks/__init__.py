@@ -11,6 +11,7 @@ from .compact import Compact
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
 from .patch import PatchDiscriminator
+from .progan import ProGANDiscriminator, ProGANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .unet_discriminator import UNetDiscriminator
 
@@ -23,6 +24,8 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     Compact,
     PatchDiscriminator,
     UNetDiscriminator,
+    ProGANGenerator,
+    ProGANDiscriminator,
 )
 
 AnyArchitecture = Annotated[
@@ -33,6 +36,8 @@ AnyArchitecture = Annotated[
     | SNGANDiscriminator
     | Compact
     | PatchDiscriminator
-    | UNetDiscriminator,
+    | UNetDiscriminator
+    | ProGANGenerator
+    | ProGANDiscriminator,
     Field(discriminator="kind"),
 ]

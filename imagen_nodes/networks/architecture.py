@@ -1,5 +1,3 @@
-"""What rebuilds a network: its architecture, without weights."""
-
 from __future__ import annotations
 
 from abc import abstractmethod
@@ -45,6 +43,27 @@ class Pictures(Spec):
             return Tiling(tile=max(self.tile, 160))
         overlap = 2 * self.reach
         return Tiling(tile=max(self.tile, 2 * overlap + 1), overlap=overlap, blend=0)
+
+
+class Growing(Network):
+    """A network that is trained at rising resolutions. How far it has grown is part of its state
+    dict (and no tensor that an average could blur). Built and initialised, and in every checkpoint,
+    it is fully grown; a training that wants to grow it begins with ``grow(0)``."""
+
+    @abstractmethod
+    def grow(self, progress: float) -> None:
+        """Work as at ``progress``: at k the network has its first k + 1 resolutions; between k - 1
+        and k the last of them is faded in. From 0 to :attr:`grown`; beyond, it is held there."""
+
+    @property
+    @abstractmethod
+    def grown(self) -> int:
+        """The progress at which the network is complete."""
+
+    @property
+    @abstractmethod
+    def resolution(self) -> int:
+        """Side of the images at the present progress, px."""
 
 
 class Architecture(Spec):

@@ -22,7 +22,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .folders import WEIGHTS, files, find_weights, shipped
+from .folders import WEIGHTS, find_weights, offered_weights, shipped
 from .graph.node import DeclaredNode, Input, Output
 from .nodes import NODES  # pyright: ignore[reportMissingImports]
 
@@ -68,7 +68,7 @@ class ComfyHost:
 
     def choices(self, kind: str) -> Sequence[str]:
         assert kind == "weights", kind
-        return list(files(self._weights_folders, WEIGHTS))
+        return list(offered_weights(self._weights_folders))
 
     def weights(self, name: str) -> Path:
         return find_weights(self._weights_folders, name)

@@ -16,6 +16,8 @@ ABOUT_PICKLES = (
     "a pickle, which can run code when it is opened, so it is not opened. "
     "Use a .safetensors file; docs/checkpoints.md says how to convert one that you trust"
 )
+# The folder, within one of weights, of networks that measure: nodes neither list nor load them.
+METRICS = "metrics"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -47,12 +49,18 @@ def files(folders: Iterable[Path], suffixes: Iterable[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def offered_weights(folders: Iterable[Path]) -> dict[str, Path]:
+    """The weights files that nodes can load, by name: all but those in :data:`METRICS`."""
+    found = files(folders, WEIGHTS)
+    return {name: path for name, path in found.items() if not name.startswith(f"{METRICS}/")}
+
+
 def find_weights(folders: Iterable[Path], name: str) -> Path:
     """The weights file of that name.
 
     Raises:
         CheckpointError: there is none; the message lists what there is."""
-    found = files(folders, WEIGHTS)
+    found = offered_weights(folders)
     if name not in found:
         raise CheckpointError(f"no weights {name!r}. There is: {', '.join(found) or 'nothing'}")
     return found[name]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from imagen_nodes.errors import WorkflowError
+from imagen_nodes.errors import CheckpointError, WorkflowError
+from imagen_nodes.folders import WEIGHTS, files, shipped
 
+FEATURES = "metrics/mobilenet-v2-features.safetensors"
 VECTORS = json.loads((Path(__file__).parent / "data" / "validation.json").read_text())
 
 
@@ -75,6 +77,16 @@ def test_every_problem_at_once(runner):
         "node 5 (ImageInvert): input image links to output 7 of node 3 (InvertMask), which has 1",
     ):
         assert line in text
+
+
+def test_networks_that_measure_are_no_weights_to_choose(runner):
+    """They ship beside the generators, for the evaluator alone."""
+    assert FEATURES in files([shipped("weights")], WEIGHTS)
+    offered = runner.host.choices("weights")
+    assert "dcgan-cifar10.safetensors" in offered
+    assert FEATURES not in offered
+    with pytest.raises(CheckpointError, match="no weights"):
+        runner.host.weights(FEATURES)
 
 
 def test_a_missing_weights_file_is_answered_with_what_there_is(runner):

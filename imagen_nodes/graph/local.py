@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError
-from ..folders import WEIGHTS, files, find_weights, inside, shipped
+from ..folders import WEIGHTS, files, find_weights, inside, offered_weights, shipped
 from .execute import Listener
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class LocalHost:
 
     def choices(self, kind: str) -> Sequence[str]:
         if kind == "weights":
-            return list(files(self.weights_folders, WEIGHTS))
+            return list(offered_weights(self.weights_folders))
         if kind == "upscale_models":
             return list(files(self._upscale_folders, WEIGHTS))
         return list(files([self.folders["input"]], PICTURES))

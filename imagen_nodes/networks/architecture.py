@@ -1,10 +1,13 @@
+"""What rebuilds a network: its architecture, without weights."""
+
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import Field
-from torch import Generator, nn
+from pydantic import AfterValidator, Field
+from torch import Generator, Tensor, nn
 
 from ..spec import Spec
 from ..tiles import Sizes, Tiling
@@ -95,6 +98,40 @@ class GeneratorArchitecture(Architecture):
     """Length of the latent vector z."""
     classes: int
     """Number of classes; 0: unconditional."""
+
+
+def one_of(values: Sequence[int]) -> AfterValidator:
+    """Of an architecture's field: refuses all but ``values``."""
+
+    def check(value: int) -> int:
+        if value not in values:
+            raise ValueError(f"must be one of {', '.join(map(str, values))}")
+        return value
+
+    return AfterValidator(check)
+
+
+def check_attention(attention: Sequence[int], sides: Sequence[int], maps: str) -> None:
+    """Refuse ``attention`` at a resolution, px, that is none of ``sides``, those of ``maps``.
+
+    Raises:
+        ValueError: there is such a one."""
+    for side in attention:
+        if side not in sides:
+            raise ValueError(
+                f"attention at {side} px: this network has {maps} at "
+                f"{', '.join(map(str, sides))} px"
+            )
+
+
+def required(labels: Tensor | None, network: str) -> Tensor:
+    """The labels, which a conditional network cannot do without.
+
+    Raises:
+        ValueError: there are none."""
+    if labels is None:
+        raise ValueError(f"a conditional {network} needs class labels")
+    return labels
 
 
 def powers_of_two(low: int, high: int) -> tuple[int, ...]:

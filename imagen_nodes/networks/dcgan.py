@@ -19,11 +19,20 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
-from .architecture import Architecture, GeneratorArchitecture, Network, powers_of_two
+from .architecture import (
+    Architecture,
+    GeneratorArchitecture,
+    Network,
+    check_attention,
+    one_of,
+    powers_of_two,
+    required,
+)
 from .layers import DoublingConv2d, HalvingConv2d, MapToLogit, SelfAttention, VectorToMap
+from .normalisation import initialise_spectral_norms, raw_weight
 
 RESOLUTIONS = powers_of_two(16, 256)
 
@@ -31,7 +40,7 @@ RESOLUTIONS = powers_of_two(16, 256)
 class _DCGAN(Architecture):
     """What generator and discriminator share: they mirror each other."""
 
-    resolution: int = 32
+    resolution: Annotated[int, one_of(RESOLUTIONS)] = 32
     """Side of the square images, px: a power of two from 16 to 256."""
     channels: Annotated[int, Field(ge=1, le=4)] = 3
     """Image channels: 1 grey, 3 RGB, 4 RGBA."""
@@ -44,21 +53,9 @@ class _DCGAN(Architecture):
     classes: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Number of classes; 0: unconditional."""
 
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value not in RESOLUTIONS:
-            raise ValueError(f"must be one of {', '.join(map(str, RESOLUTIONS))}")
-        return value
-
     @model_validator(mode="after")
     def _attention_fits(self) -> Self:
-        for side in self.attention:
-            if side not in self.sides:
-                raise ValueError(
-                    f"attention at {side} px: this network has feature maps at "
-                    f"{', '.join(map(str, self.sides))} px"
-                )
+        check_attention(self.attention, self.sides, "feature maps")
         return self
 
     @property
@@ -120,9 +117,7 @@ class DCGANGeneratorNetwork(Network):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embed is not None:
-            if labels is None:
-                raise ValueError("a conditional generator needs class labels")
-            z = torch.cat([z, self.embed(labels)], dim=1)
+            z = torch.cat([z, self.embed(required(labels, "generator"))], dim=1)
         return self.main(z)
 
     def initialise(self, random: Generator) -> None:
@@ -159,8 +154,7 @@ class DCGANDiscriminatorNetwork(Network):
         features = self.main(images)  # [b c 4 4]
         logits = self.logit(features)
         if self.embed is not None:
-            if labels is None:
-                raise ValueError("a conditional discriminator needs class labels")
+            labels = required(labels, "discriminator")
             logits = logits + (self.embed(labels) * features.sum((2, 3))).sum(1)
         return logits
 
@@ -175,9 +169,10 @@ def initialise(network: nn.Module, random: Generator) -> None:
     Source: Radford et al. 2015, section 4 (0.02); the gains' mean of 1 is the authors' code."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
-            nn.init.normal_(module.weight, 0.0, 0.02, generator=random)
+            nn.init.normal_(raw_weight(module), 0.0, 0.02, generator=random)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
         bias = getattr(module, "bias", None)
         if isinstance(bias, Tensor):
             nn.init.zeros_(bias)
+    initialise_spectral_norms(network, random)

@@ -101,6 +101,13 @@ class MapToLogit(nn.Conv2d):
         return F.linear(rows, _matrix(self.weight), self.bias)[:, 0]
 
 
+def spread(kernel: Tensor) -> Tensor:
+    """``[n m 3 3] -> [n m 4 4]``: the sum of the kernel at each place of a 2x2 block. A 3x3
+    convolution and averages of 2x2, or one of repeated pixels, are one convolution with it."""
+    rows = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
+    return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+
+
 def _prefers_matrices(x: Tensor, side: int) -> bool:
     small = max(x.shape[2:]) <= side
     plain = x.device.type == "cpu" and x.dtype == torch.float32

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .architecture import Architecture, Network
-from .normalisation import initialise_spectral_norms, raw_weight, spectral_norm
+from .dcgan import initialise
+from .normalisation import spectral_norm
 
 Norm = Literal["batch", "instance", "spectral", "none"]
 
@@ -102,17 +102,3 @@ def _scale(a: PatchDiscriminator) -> nn.Sequential:
 
 def _conv(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Conv2d:
     return spectral_norm(nn.Conv2d(inputs, outputs, 4, stride, 1), norm == "spectral")
-
-
-@torch.no_grad()
-def initialise(network: nn.Module, random: Generator) -> None:
-    """Convolutions ~ N(0, 0.02), batch norm gains ~ N(1, 0.02), biases 0, from ``random``."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(raw_weight(module), 0.0, 0.02, generator=random)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
-        bias = getattr(module, "bias", None)
-        if isinstance(bias, Tensor):
-            nn.init.zeros_(bias)
-    initialise_spectral_norms(network, random)

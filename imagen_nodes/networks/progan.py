@@ -23,11 +23,18 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Architecture, GeneratorArchitecture, Growing, powers_of_two
+from .architecture import (
+    Architecture,
+    GeneratorArchitecture,
+    Growing,
+    one_of,
+    powers_of_two,
+    required,
+)
 from .equalised import (
     HE_GAIN,
     Drawn,
@@ -39,6 +46,7 @@ from .equalised import (
     pixel_norm,
     scale_smaller,
 )
+from .layers import spread
 
 RESOLUTIONS = powers_of_two(16, 1024)
 
@@ -46,7 +54,7 @@ RESOLUTIONS = powers_of_two(16, 1024)
 class _ProGAN(Architecture):
     """What generator and discriminator share: they mirror each other."""
 
-    resolution: int = 32
+    resolution: Annotated[int, one_of(RESOLUTIONS)] = 32
     """Side of the square images when fully grown, px: a power of two from 16 to 1024."""
     channels: Annotated[int, Field(ge=1, le=4)] = 3
     """Image channels: 1 grey, 3 RGB, 4 RGBA."""
@@ -56,13 +64,6 @@ class _ProGAN(Architecture):
     """No layer has more channels than this. The paper's: 512."""
     classes: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Number of classes; 0: unconditional."""
-
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value not in RESOLUTIONS:
-            raise ValueError(f"must be one of {', '.join(map(str, RESOLUTIONS))}")
-        return value
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -156,8 +157,7 @@ class ProGANGeneratorNetwork(_Grown):
         stage, share = self.stage()
         z = pixel_norm(z)
         if self.embed is not None:
-            if labels is None:
-                raise ValueError("a conditional generator needs class labels")
+            labels = required(labels, "generator")
             z = torch.cat([z, pixel_norm(self.embed(labels))], 1)
         x = below = self.first(z)
         for block in self.blocks[:stage]:
@@ -206,8 +206,7 @@ class ProGANDiscriminatorNetwork(_Grown):
         x = _rectify(self.dense(x.flatten(1)))
         logits = self.logit(x)[:, 0]
         if self.embed is not None:
-            if labels is None:
-                raise ValueError("a conditional discriminator needs class labels")
+            labels = required(labels, "discriminator")
             logits = logits + (self.embed(labels) * x).sum(1)
         return logits
 
@@ -252,8 +251,7 @@ class _DoublingConv2d(EqualisedConv2d):
     def forward(self, x: Tensor) -> Tensor:
         # Pixel i becomes 2i and 2i + 1; tap k of output m reads pixel m + k - 1. So offset a of the
         # transposed kernel, output 2i + a - 1, holds taps 2 - a and 3 - a, in each direction.
-        fold = x.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=self.weight.dtype)
-        weight = torch.einsum("oikl,ak,bl->ioab", self.weight, fold, fold)
+        weight = spread(self.weight.flip(2, 3)).transpose(0, 1)
         x, weight = scale_smaller(x, weight, self.scale)
         return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
 

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import SelfAttention
+from .layers import SelfAttention, spread
 from .normalisation import ClassConditionalBatchNorm2d, spectral_norm
 
 Upsampling = Literal["nearest", "bilinear"]
@@ -94,13 +94,6 @@ def conv1x1(inputs: int, outputs: int, spectral: bool) -> nn.Conv2d:
     return spectral_norm(nn.Conv2d(inputs, outputs, 1), spectral)
 
 
-def required(labels: Tensor | None, network: str) -> Tensor:
-    """The labels, which a conditional network cannot do without."""
-    if labels is None:
-        raise ValueError(f"a conditional {network} needs class labels")
-    return labels
-
-
 def neutralise(network: nn.Module) -> None:
     """Set all that is not a weight such that it changes nothing: biases, norms, attention."""
     for module in network.modules():
@@ -128,7 +121,7 @@ def doubled_conv(conv: nn.Conv2d, x: Tensor, upsampling: Upsampling = "nearest")
     maps, a transposed convolution with their sums does 4 products for 9."""
     if upsampling != "nearest" or min(x.shape[2:]) < FUSED:
         return conv(doubled(x, upsampling))
-    kernel = _spread(conv.weight.flip(2, 3)).transpose(0, 1)
+    kernel = spread(conv.weight.flip(2, 3)).transpose(0, 1)
     return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
 
@@ -137,10 +130,4 @@ def halved_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     stride 2, which does 4 products for 9."""
     if min(x.shape[2:]) < 2 * FUSED:
         return F.avg_pool2d(conv(x), 2)
-    return F.conv2d(x, _spread(conv.weight) / 4, conv.bias, stride=2, padding=1)
-
-
-def _spread(weight: Tensor) -> Tensor:
-    """``[n m 3 3] -> [n m 4 4]``: the sum of the kernel at each place of a 2x2 block."""
-    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
-    return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+    return F.conv2d(x, spread(conv.weight) / 4, conv.bias, stride=2, padding=1)

@@ -32,11 +32,19 @@ from abc import abstractmethod
 from functools import partial
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Architecture, GeneratorArchitecture, Network, powers_of_two
+from .architecture import (
+    Architecture,
+    GeneratorArchitecture,
+    Network,
+    check_attention,
+    one_of,
+    powers_of_two,
+    required,
+)
 from .layers import SelfAttention
 from .normalisation import (
     BatchNorm2d,
@@ -52,7 +60,6 @@ from .residual import (
     Upsampling,
     conv3x3,
     neutralise,
-    required,
 )
 
 RESOLUTIONS = powers_of_two(32, 256)
@@ -61,7 +68,7 @@ RESOLUTIONS = powers_of_two(32, 256)
 class _SNGAN(Architecture):
     """What generator and discriminator share."""
 
-    resolution: int = 32
+    resolution: Annotated[int, one_of(RESOLUTIONS)] = 32
     """Side of the square images, px: a power of two from 32 to 256."""
     channels: Annotated[int, Field(ge=1, le=4)] = 3
     """Image channels: 1 grey, 3 RGB, 4 RGBA."""
@@ -70,21 +77,9 @@ class _SNGAN(Architecture):
     classes: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Number of classes; 0: unconditional."""
 
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value not in RESOLUTIONS:
-            raise ValueError(f"must be one of {', '.join(map(str, RESOLUTIONS))}")
-        return value
-
     @model_validator(mode="after")
     def _attention_fits(self) -> Self:
-        for side in self.attention:
-            if side not in self.sides:
-                raise ValueError(
-                    f"attention at {side} px: this network has blocks that end at "
-                    f"{', '.join(map(str, self.sides))} px"
-                )
+        check_attention(self.attention, self.sides, "blocks that end")
         return self
 
     @property

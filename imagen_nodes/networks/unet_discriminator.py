@@ -17,8 +17,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .architecture import Architecture, Network
+from .dcgan import initialise
 from .normalisation import spectral_norm
-from .patch import initialise
 
 HALVINGS = 3
 
@@ -68,7 +68,7 @@ class UNetDiscriminatorNetwork(Network):
         return self.logit(x)
 
     def initialise(self, random: Generator) -> None:
-        """See :func:`~.patch.initialise`."""
+        """See :func:`~.dcgan.initialise`."""
         initialise(self, random)
 
 

@@ -85,6 +85,7 @@ def test_networks_that_measure_are_no_weights_to_choose(runner):
     offered = runner.host.choices("weights")
     assert "dcgan-cifar10.safetensors" in offered
     assert FEATURES not in offered
+    assert FEATURES not in runner.host.choices("upscale_models")
     with pytest.raises(CheckpointError, match="no weights"):
         runner.host.weights(FEATURES)
 

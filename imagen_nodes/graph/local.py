@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError
-from ..folders import WEIGHTS, files, find_weights, inside, offered_weights, shipped
+from ..folders import files, find_weights, inside, offered_weights, shipped
 from .execute import Listener
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class LocalHost:
         if kind == "weights":
             return list(offered_weights(self.weights_folders))
         if kind == "upscale_models":
-            return list(files(self._upscale_folders, WEIGHTS))
+            return list(offered_weights(self._upscale_folders))
         return list(files([self.folders["input"]], PICTURES))
 
     @property

@@ -1,10 +1,11 @@
-"""A run as people or programs read it: a progress bar, or one JSON event a line."""
+"""What people or programs read of work that goes on: a progress bar, or one JSON event a line."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -57,3 +58,15 @@ class Console:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+@contextmanager
+def progress_bar() -> Generator[Callable[[int, int], None]]:
+    """Shows pictures done and in all, where there is a terminal; gone when it is left."""
+    with tqdm(unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

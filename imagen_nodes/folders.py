@@ -55,6 +55,12 @@ def offered_weights(folders: Iterable[Path]) -> dict[str, Path]:
     return {name: path for name, path in found.items() if not name.startswith(f"{METRICS}/")}
 
 
+def identity(path: Path) -> tuple[str, int, int]:
+    """What changes when another file is put in the place of this one: path, size, time."""
+    stat = path.stat()
+    return str(path), stat.st_size, stat.st_mtime_ns
+
+
 def find_weights(folders: Iterable[Path], name: str) -> Path:
     """The weights file of that name.
 

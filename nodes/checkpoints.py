@@ -2,6 +2,7 @@
 
 from typing import Annotated, NamedTuple
 
+from imagen_nodes.folders import identity
 from imagen_nodes.graph.host import Host
 from imagen_nodes.graph.node import Node
 from imagen_nodes.graph.sockets import Choices, Model
@@ -34,8 +35,7 @@ class LoadCheckpoint(Node):
     @classmethod
     def fingerprint(cls, host, values):
         """The file's identity: its path, size and time."""
-        path = host.weights(values["name"]) if "name" in values else None
-        return path and (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+        return identity(host.weights(values["name"])) if "name" in values else None
 
     def run(self, host: Host) -> Loaded:
         from imagen_nodes import foreign

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tqdm import tqdm
-
+from ..console import progress_bar
 from ..errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
@@ -102,12 +101,5 @@ def _measure(model: Model, args: argparse.Namespace, open_data: Opener) -> tuple
         if args.reference > len(images):
             raise DataError(f"{args.data}: --reference {args.reference}, it has {len(images)}")
         images = images[np.random.RandomState(0).permutation(len(images))[: args.reference]]
-    piped = not sys.stderr.isatty()
-    with tqdm(total=len(images) + args.samples, unit="img", disable=piped, leave=False) as bar:
-        return measure(
-            model,
-            torch.from_numpy(images),
-            data.name,
-            args.samples,
-            lambda done, total: bar.update(done - bar.n),
-        )
+    with progress_bar() as progress:
+        return measure(model, torch.from_numpy(images), data.name, args.samples, progress)

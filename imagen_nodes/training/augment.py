@@ -19,10 +19,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from ..spec import Spec
+from ..spec import Positive, Spec
 from .ada import Draws, Pipe, Share, cut_out, resample, split_alpha, translation
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Policy = Literal["colour", "translation", "cutout"]
 
 

@@ -20,7 +20,7 @@ from .task import Batch
 
 
 class Loop:
-    """Trains a recipe's networks. ``losses`` holds the last step's values by name."""
+    """Trains a recipe's networks on ``device``, where ``data`` puts its batches."""
 
     def __init__(self, recipe: Recipe, data: Stream, device: torch.device, dtype: torch.dtype):
         self.recipe = recipe
@@ -45,7 +45,7 @@ class Loop:
         """Show one batch to the discriminator, update every network once, and return the losses
         as scalars on the device."""
         recipe = self.recipe
-        batch = self._to_device(self.data.batch(self.nimg, recipe.batch))
+        batch = self.data.batch(self.nimg, recipe.batch)
         random = torch_random(recipe.seed, 0, self.nimg, "step")
         values: dict[str, Tensor] = {}
         for name, losses in self._losses(batch, random):
@@ -73,12 +73,6 @@ class Loop:
             if pair is None:
                 return
             yield pair
-
-    def _to_device(self, batch: Batch) -> Batch:
-        labels = batch.labels
-        if labels is not None:
-            labels = labels.to(self.device, non_blocking=True)
-        return Batch(batch.images.to(self.device, non_blocking=True), labels)
 
     def snapshot(self) -> nn.Module:
         """The averaged network, ready to be written: on the CPU, in evaluation mode."""

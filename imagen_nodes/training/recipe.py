@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ..networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from ..spec import Spec
+from ..spec import Positive, Spec
 from .tasks.generate import Generate
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Adam(Spec):

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from ..console import progress_bar
 from ..errors import DataError, TrainingError
 from .data import Dataset, Stream, open_data
-from .data.cli import progress_bar
 from .loop import Loop
 from .precision import DTYPES, probe
 from .progress import Display

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
+from ...folders import identity
 from ..host import Folders
 from ..node import Node
 from ..sockets import Choices, Image, UpscaleModel
@@ -30,8 +31,7 @@ class UpscaleModelLoader(Node):
     def fingerprint(cls, host: Folders, values: Mapping[str, Any]) -> Any:
         """The file's identity: its path, size and time."""
         name = values.get("model_name")
-        path = host.upscale_model(name) if name else None
-        return path and (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+        return identity(host.upscale_model(name)) if name else None
 
     def run(self, host: Folders) -> Loaded:
         from ...foreign import describe

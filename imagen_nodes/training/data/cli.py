@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from ...console import progress_bar
 from ...files import write_atomically
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
-    from .dataset import Progress
     from .survey import Range, Survey
 
 # Names and classes that are listed one by one.
@@ -52,18 +49,6 @@ def main(args: argparse.Namespace, presets: Mapping[str, Recipe]) -> int:
         if args.sheet:
             print(args.sheet)
     return 0
-
-
-@contextmanager
-def progress_bar() -> Generator[Progress]:
-    """Pictures done and in all, on a terminal; gone when it is left."""
-    with tqdm(unit="img", disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 def rows(found: Survey) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -228,6 +229,58 @@ def test_attention_begins_as_the_identity() -> None:
     block(x).sum().backward()
     assert block.gamma.grad is not None
     assert block.gamma.grad != 0
+
+
+def test_batch_norms_of_the_class_compute_what_the_paper_says() -> None:
+    a = DCGANGenerator(resolution=16, width=8, classes=3, conditioning="batch-norm")
+    network = varied(a.build())
+    w = dict(network.state_dict())
+    z, labels = torch.randn(2, 100, generator=random()), torch.tensor([2, 0])
+
+    def conditional_norm(x: Tensor, name: str) -> Tensor:
+        mean, variance = w[f"{name}.norm.running_mean"], w[f"{name}.norm.running_var"]
+        x = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+        gain, bias = w[f"{name}.embed.weight"][labels].chunk(2, 1)
+        return x * gain[:, :, None, None] + bias[:, :, None, None]
+
+    x = F.conv_transpose2d(z[:, :, None, None], w["main.0.weight"])
+    x = F.relu(conditional_norm(x, "main.1"))
+    x = F.conv_transpose2d(x, w["main.3.weight"], stride=2, padding=1)
+    x = F.relu(conditional_norm(x, "main.4"))
+    x = F.conv_transpose2d(x, w["main.6.weight"], w["main.6.bias"], stride=2, padding=1)
+    torch.testing.assert_close(network(z, labels), torch.tanh(x), rtol=1e-4, atol=1e-5)
+    # New weights are those of no class.
+    network.initialise(random())
+    gain, bias = network.state_dict()["main.1.embed.weight"].chunk(2, 1)
+    assert gain.eq(1).all()
+    assert not bias.any()
+
+
+@pytest.mark.parametrize("norm", ["none", "spectral"])
+def test_discriminators_without_batch_norm(norm: Literal["none", "spectral"]) -> None:
+    """Plain convolutions with biases; with spectral norm, the weights over their largest singular
+    values."""
+    a = DCGANDiscriminator(resolution=16, width=8, classes=3, norm=norm)
+    network = a.build()
+    network.initialise(random())
+    images, labels = torch.randn(2, 3, 16, 16, generator=random()), torch.tensor([1, 2])
+    for _ in range(50 if norm == "spectral" else 0):  # power iterations
+        network(images, labels)
+    network.eval()
+    w = dict(network.state_dict())
+
+    def weight(name: str) -> Tensor:
+        if norm == "none":
+            return w[f"{name}.weight"]
+        raw = w[f"{name}.parametrizations.weight.original"]
+        return raw / torch.linalg.matrix_norm(raw.flatten(1), 2)
+
+    x = F.conv2d(images, weight("main.0"), w["main.0.bias"], stride=2, padding=1)
+    x = F.conv2d(F.leaky_relu(x, 0.2), weight("main.2"), w["main.2.bias"], stride=2, padding=1)
+    x = F.leaky_relu(x, 0.2)
+    logits = F.conv2d(x, weight("logit"), w["logit.bias"])[:, 0, 0, 0]
+    logits += torch.einsum("bchw,bc->b", x, weight("embed")[labels])
+    torch.testing.assert_close(network(images, labels), logits, rtol=1e-3, atol=1e-5)
 
 
 # ---------------------------------------------------------------- initial weights

@@ -22,7 +22,7 @@ def test_cross_entropy_is_torchs() -> None:
     entropy = F.binary_cross_entropy_with_logits
     expected = entropy(real, ones) + entropy(fake, zeros)
     torch.testing.assert_close(game.discriminator(real, fake), expected)
-    torch.testing.assert_close(game.generator(fake), entropy(fake, ones))
+    torch.testing.assert_close(game.generator(real, fake), entropy(fake, ones))
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -30,7 +30,7 @@ def test_cross_entropy_by_hand() -> None:
     # sigma(ln 3) = 3/4
     three = torch.tensor([math.log(3)])
     assert game.discriminator(three, three).item() == pytest.approx(math.log(4 / 3) + math.log(4))
-    assert game.generator(three).item() == pytest.approx(math.log(4 / 3))
+    assert game.generator(three, three).item() == pytest.approx(math.log(4 / 3))
     zero = torch.zeros(2)
     assert game.discriminator(zero, zero).item() == pytest.approx(2 * math.log(2))
 
@@ -40,7 +40,7 @@ def test_squared_error_by_hand() -> None:
     real, fake = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 3.0])
     # 1/2 * mean(1, 0) + 1/2 * mean(0, 9); 1/2 * mean(1, 4)
     assert game.discriminator(real, fake).item() == pytest.approx(2.5)
-    assert game.generator(fake).item() == pytest.approx(1.25)
+    assert game.generator(real, fake).item() == pytest.approx(1.25)
 
 
 def test_gradients() -> None:
@@ -51,7 +51,7 @@ def test_gradients() -> None:
         ("mse", lambda x: (x - 1) / len(x)),
     ):
         fake = logits(1).requires_grad_()
-        LOSSES[name].generator(fake).backward()  # pyright: ignore
+        LOSSES[name].generator(fake, fake).backward()  # pyright: ignore
         torch.testing.assert_close(fake.grad, derivative(fake.detach()))
 
 
@@ -69,4 +69,4 @@ def test_discriminator_gradients() -> None:
 def test_large_logits_stay_finite() -> None:
     huge = torch.tensor([1e4, -1e4])
     assert LOSSES["bce"].discriminator(huge, huge).isfinite()
-    assert LOSSES["bce"].generator(huge).item() == pytest.approx(5000)
+    assert LOSSES["bce"].generator(huge, huge).item() == pytest.approx(5000)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import base64
+import copy
 import io
 import itertools
 import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +40,7 @@ from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from imagen_nodes.training import cli, precision
 from imagen_nodes.training.data import Dataset, Stream
 from imagen_nodes.training.loop import Loop
-from imagen_nodes.training.losses import LOSSES, AdversarialLoss
+from imagen_nodes.training.losses import LOSSES, AdversarialLoss, LossName
 from imagen_nodes.training.progress import BarDisplay, PlainDisplay, Tick
 from imagen_nodes.training.randomness import torch_random
 from imagen_nodes.training.recipe import PRESETS, Recipe
@@ -141,7 +143,8 @@ def assert_same_run(one: Run, other: Run) -> None:
 
     def timeless(run: Run) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in (run.folder / "stats.jsonl").read_text().splitlines()]
-        return [{k: line[k] for k in ("nimg", "kimg", "losses", "ema_half_life")} for line in lines]
+        kept = ("nimg", "kimg", "losses", "signals", "ema_half_life")
+        return [{k: line[k] for k in kept} for line in lines]
 
     assert timeless(one) == timeless(other)
     left, right = (sorted(run.folder.glob("samples/*"))[-1] for run in (one, other))
@@ -232,7 +235,7 @@ def test_two_steps_by_hand(loss: str, losses: Any, classes: int) -> None:
         half_life = min(50_000, 0.05 * step * 8)
         for name, p in generator.named_parameters():
             average[name] += (1 - 0.5 ** (8 / half_life)) * (p.detach() - average[name])
-        found = loop.step()
+        found = loop.step().losses
         torch.testing.assert_close(found["discriminator"], d_loss.detach(), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(found["generator"], g_loss.detach(), rtol=1e-5, atol=1e-5)
     for name, network in networks.items():
@@ -274,11 +277,197 @@ def test_a_snapshot_does_not_disturb_the_loop() -> None:
 def test_bfloat16_trains_float32_weights() -> None:
     loop = Loop(small(attention=(8,)), stream(), CPU, torch.bfloat16)
     before = next(loop.networks["generator"].parameters()).clone()
-    losses = loop.step()
+    losses = loop.step().losses
     after = next(loop.networks["generator"].parameters())
     assert after.dtype == torch.float32
     assert not torch.equal(before, after)
     assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+
+
+# ------------------------------------------------- games, regularisers, augmentation
+
+
+def game(classes: int = 0, norm: str = "batch", **fields: Any) -> Recipe:
+    """The small recipe with a task of these fields."""
+    recipe = small(classes=classes).model_dump()
+    recipe["task"]["discriminator"]["norm"] = norm
+    rates = fields.pop("rates", {})
+    recipe["task"] |= fields
+    recipe["optimiser"] |= {"lr": 0.01, "eps": 1e-3, "rates": rates}
+    return Recipe.model_validate(recipe)
+
+
+def test_a_relativistic_step_with_penalties() -> None:
+    """R3GAN: the losses that the first step reports, computed again from the initial networks."""
+    terms = [{"kind": "r1", "weight": 0.5}, {"kind": "r2", "weight": 0.25, "every": 2}]
+    recipe = game(classes=2, norm="none", loss="relativistic", regularisers=terms)
+    loop = Loop(recipe, stream(), CPU, torch.float32)
+    generator, discriminator = (copy.deepcopy(network) for network in loop.networks.values())
+    batch = stream().batch(0, 8)
+    z = torch.randn(8, 8, generator=torch_random(0, 0, 0, "step"))
+    fake = generator(z, batch.labels).detach()
+
+    def penalty(images: Tensor) -> Tensor:
+        images = images.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(discriminator(images, batch.labels).sum(), images)
+        return slope.square().sum((1, 2, 3)).mean()
+
+    difference = discriminator(batch.images, batch.labels) - discriminator(fake, batch.labels)
+    found = loop.step().losses
+    torch.testing.assert_close(found["discriminator"], -F.logsigmoid(difference).mean().detach())
+    torch.testing.assert_close(found["r1"], 0.25 * penalty(batch.images))
+    torch.testing.assert_close(found["r2"], 0.25 * penalty(fake))
+    # The generator's sees both through the updated discriminator.
+    updated = loop.networks["discriminator"]
+    with torch.no_grad():
+        difference = updated(fake, batch.labels) - updated(batch.images, batch.labels)
+    torch.testing.assert_close(found["generator"], -F.logsigmoid(difference).mean())
+    assert set(loop.step().losses) == {"discriminator", "generator", "r1"}
+    assert set(loop.step().losses) == {"discriminator", "generator", "r1", "r2"}
+
+
+def test_several_discriminator_steps() -> None:
+    recipe = game(generator_every=3, loss="hinge")
+    loop = Loop(recipe, stream(), CPU, torch.float32)
+    for step in range(1, 7):
+        before = {n: next(net.parameters()).clone() for n, net in loop.networks.items()}
+        found = loop.step().losses
+        moved = {
+            n: not torch.equal(before[n], next(net.parameters()))
+            for n, net in loop.networks.items()
+        }
+        assert moved == {"generator": step % 3 == 0, "discriminator": True}
+        assert ("generator" in found) == (step % 3 == 0)
+
+
+def test_a_clipped_discriminator() -> None:
+    recipe = game(loss="wasserstein", regularisers=[{"kind": "clip", "limit": 0.003}])
+    loop = Loop(recipe, stream(), CPU, torch.float32)
+    loop.step()
+    largest = max(
+        float(p.detach().abs().max()) for p in loop.networks["discriminator"].parameters()
+    )
+    assert largest == pytest.approx(0.003)
+    assert (
+        max(float(p.detach().abs().max()) for p in loop.networks["generator"].parameters()) > 0.003
+    )
+
+
+def test_two_learning_rates() -> None:
+    """Adam's first step is the rate, but for eps, wherever the gradient is not small."""
+    recipe = game(rates={"discriminator": 0.04})
+    recipe = recipe.model_copy(
+        update={"optimiser": recipe.optimiser.model_copy(update={"eps": 1e-12})}
+    )
+    loop = Loop(recipe, stream(), CPU, torch.float32)
+    before = {n: copy.deepcopy(network) for n, network in loop.networks.items()}
+    loop.step()
+    for name, rate in (("generator", 0.01), ("discriminator", 0.04)):
+        pairs = zip(before[name].parameters(), loop.networks[name].parameters(), strict=True)
+        steps = torch.cat([(new - old).detach().abs().flatten() for old, new in pairs])
+        assert float(steps.median()) == pytest.approx(rate, rel=1e-3)
+
+
+def test_augmented_images_are_what_the_discriminator_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real and generated ones, and the generator learns through the change."""
+    seen: list[Tensor] = []
+    recipe = game(augment={"kind": "diff-augment", "policy": ["cutout"]})
+    loop = Loop(recipe, stream(), CPU, torch.float32)
+    loop.networks["discriminator"].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    values = loop.step()
+    assert len(seen) == 3
+    for images in seen:  # a hole of half the side or less in each, all channels 0
+        holes = (images == 0).all(1).sum((1, 2))
+        assert ((holes >= 16) & (holes <= 64)).all()
+    assert not torch.equal(seen[1], seen[2])
+    assert seen[2].requires_grad
+    assert float(values.signals["augment p"]) == 1
+
+
+def test_adaptive_augmentation_follows_the_discriminator() -> None:
+    """p moves every fourth step by 4 batches / kimg, down where the signs are below the target; it
+    is part of the state."""
+    augment = {"kind": "ada", "target": 1.0, "kimg": 0.16, "start": 0.5}
+    recipe = game(augment=augment, rates={"discriminator": 1e-9})
+    loop = Loop(recipe, stream(), CPU, torch.float32)
+    p = [float(loop.step().signals["augment p"]) for _ in range(9)]
+    assert p == pytest.approx([0.5] * 4 + [0.3] * 4 + [0.1])
+    other = Loop(recipe, stream(), CPU, torch.float32)
+    other.restore(copy.deepcopy(loop.state()))
+    assert_equal(loop.step()._asdict(), other.step()._asdict())
+    assert_equal(loop.state(), other.state())
+
+
+EVERYTHING = {
+    "generator_every": 2,
+    "norm": "spectral",
+    "regularisers": [
+        {"kind": "r1", "every": 3},
+        {"kind": "lecam"},
+        {"kind": "drift"},
+        {"kind": "orthogonal"},
+    ],
+    "augment": {"kind": "ada", "target": 0, "kimg": 0.2},
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_with_all_that_moves_resumes_exactly(place: Path, loss: LossName) -> None:
+    fields = {"task": game(loss=loss, **EVERYTHING).task}
+    whole = begin(place, "whole", **fields)
+    with pytest.MonkeyPatch.context() as patch:
+        Stopper(patch, 88, interrupt(signal.SIGINT))
+        with pytest.raises(Cancelled):
+            begin(place, **fields)
+    assert train("--resume", "run") == 0
+    assert_same_run(Run(place / "run"), whole)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"regularisers": [{"kind": "r1"}]}, "discriminator's batch norm mixes the images"),
+        ({"regularisers": [{"kind": "gradient-penalty"}]}, "Set discriminator.norm to spectral or"),
+        ({"regularisers": [{"kind": "clip"}]}, "clip keeps a wasserstein discriminator smooth"),
+        ({"loss": "wasserstein"}, "wasserstein needs a discriminator that is kept smooth"),
+        ({"regularisers": [{"kind": "drift"}] * 2}, "drift twice"),
+        ({"regularisers": [{"kind": "r3"}]}, "'r1', 'r2', 'gradient-penalty'"),
+        ({"rates": {"critic": 1}}, "no network 'critic'; there are generator, discriminator"),
+    ],
+)
+def test_what_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        game(**fields)
+
+
+@pytest.mark.parametrize("norm", ["none", "spectral"])
+def test_penalties_fit_without_batch_norm(norm: str) -> None:
+    terms = [{"kind": "gradient-penalty"}, {"kind": "r1"}]
+    assert game(norm=norm, loss="wasserstein", regularisers=terms).task.regularisers
+
+
+FAMILIES = {
+    "sngan": {"resolution": 32, "width": 8, "width_max": 8},
+    "progan": {"resolution": 16, "width_base": 64, "width_max": 8},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_train(family: str) -> None:
+    networks = {
+        name: {"kind": f"{family}-{name}", "classes": 2, **FAMILIES[family]}
+        for name in ("generator", "discriminator")
+    }
+    task = {**networks, "loss": "hinge", "regularisers": [{"kind": "r1"}]}
+    recipe = Recipe.model_validate({"name": "other", "task": task, "batch": 8})
+    side = FAMILIES[family]["resolution"]
+    images = np.random.default_rng(0).integers(0, 256, (20, side, side, 3), np.uint8)
+    data = Stream(Dataset("noise", images, np.arange(20) % 2), seed=0, flip=True)
+    loop = Loop(recipe, data, CPU, torch.float32)
+    before = next(loop.networks["generator"].parameters()).clone()
+    values = [loop.step() for _ in range(2)]
+    assert all(value.isfinite() for step in values for value in step.losses.values())
+    assert not torch.equal(before, next(loop.networks["generator"].parameters()))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -344,7 +533,7 @@ def test_the_run_folder(place: Path) -> None:
 def test_ticks_are_means_of_the_steps_between(place: Path) -> None:
     run = begin(place)
     loop = Loop(small(), run_stream(), CPU, torch.float32)
-    values = [loop.step() for _ in range(20)]
+    values = [loop.step().losses for _ in range(20)]
     for i, line in enumerate((run.folder / "stats.jsonl").read_text().splitlines()):
         tick = Tick.model_validate_json(line)
         for name, mean in tick.losses.items():
@@ -635,9 +824,9 @@ def test_a_loss_that_is_not_finite(place: Path, monkeypatch: pytest.MonkeyPatch)
     count = itertools.count(1)
     entropy = LOSSES["bce"]
 
-    def poisoned(fake: Tensor) -> Tensor:
+    def poisoned(real: Tensor, fake: Tensor) -> Tensor:
         # Batches of 8: the twelfth step is the one that shows image 96.
-        return entropy.generator(fake) * (math.nan if next(count) == 12 else 1)
+        return entropy.generator(real, fake) * (math.nan if next(count) == 12 else 1)
 
     monkeypatch.setitem(LOSSES, "bce", AdversarialLoss(entropy.discriminator, poisoned))
     with pytest.raises(TrainingError) as info:
@@ -711,7 +900,7 @@ def test_data_that_does_not_fit(place: Path, files: list[str], classes: int, mes
         (["dcgan-64", "--set", "task.generator.depth=3"], "no field 'depth'; there are resolution"),
         (["dcgan-64", "--set", "batch.size=3"], "--set batch.size=3: batch has no fields"),
         (["dcgan-64", "--set", "batch=1"], "dcgan-64, after batch=1:\nbatch: Input should be grea"),
-        (["dcgan-64", "--set", "task.loss=hinge"], "task.loss: Input should be 'bce' or 'mse'"),
+        (["dcgan-64", "--set", "task.loss=huber"], "task.loss: Input should be 'bce', 'bce-sa"),
         (["dcgan-64", "--set", "task.generator.resolution=32"], "generator.resolution is 32, "),
         (["dcgan-64", "--kimg", "inf"], "kimg: Input should be a finite number"),
         (["dcgan-64", "--kimg", "0"], "kimg: Input should be greater than 0"),
@@ -848,8 +1037,9 @@ def test_a_smooth_curve() -> None:
 
 @pytest.mark.parametrize("count", [1, 300])
 def test_the_plot_is_a_picture(count: int) -> None:
-    values = [float(i) for i in range(count)]
-    png = loss_plot("a run", values, {"generator": values, "discriminator": values[::-1]})
+    curve = [(float(i), float(-i)) for i in range(count)]
+    # Not every tick has every loss.
+    png = loss_plot("a run", {"generator": curve, "r1": curve[:1]})
     with Image.open(io.BytesIO(png)) as picture:
         assert picture.format == "PNG"
         assert picture.size == (800, 450)

@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def loss_plot(title: str, kimg: Sequence[float], losses: Mapping[str, Sequence[float]]) -> bytes:
+def loss_plot(title: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
     """Every loss against the images seen: the raw curve, faint, and a smooth one. A PNG.
 
     Args:
-        kimg: thousands of images, ascending; at least one.
-        losses: by name, a value for each of ``kimg``.
+        curves: by a loss's name its points (thousands of images, value), at least one, kimg
+            ascending.
     """
     from matplotlib.figure import Figure
 
     # A Figure of its own draws with Agg and, unlike pyplot's, needs no display and no clean-up.
     figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    # Dots while there are too few points for a line to show.
-    marker = "o" if len(kimg) == 1 else ""
-    for number, (name, values) in enumerate(losses.items()):
-        colour = f"C{number}"
+    for number, (name, points) in enumerate(curves.items()):
+        kimg, values = zip(*points, strict=True)
+        # A dot while there are too few points for a line to show.
+        colour, marker = f"C{number}", "o" if len(points) == 1 else ""
         axes.plot(kimg, values, color=colour, alpha=0.25, linewidth=0.8)
         axes.plot(kimg, smooth(values), color=colour, marker=marker, label=name)
     axes.set(title=title, xlabel="kimg (thousands of images seen)", ylabel="loss")

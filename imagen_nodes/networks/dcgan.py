@@ -10,8 +10,9 @@ and the discriminator 32x32x3 -> 16x16x128 -> 8x8x256 -> 4x4x512 -> one logit. E
 of two adds one layer at the inner end, so that there is one logit an image at every resolution.
 
 Both take class conditions: the generator concatenates a class embedding to z (Mirza & Osindero,
-"Conditional Generative Adversarial Nets", 2014), the discriminator projects on one (Miyato &
-Koyama, "cGANs with Projection Discriminator", 2018, equation 4).
+"Conditional Generative Adversarial Nets", 2014), or has batch norms of the class (Dumoulin et al.,
+"A Learned Representation for Artistic Style", 2017, equation 5); the discriminator projects on an
+embedding (Miyato & Koyama, "cGANs with Projection Discriminator", 2018, equation 4).
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ from .architecture import (
     required,
 )
 from .layers import DoublingConv2d, HalvingConv2d, MapToLogit, SelfAttention, VectorToMap
-from .normalisation import initialise_spectral_norms, raw_weight
+from .normalisation import (
+    ClassConditionalBatchNorm2d,
+    initialise_spectral_norms,
+    raw_weight,
+    spectral_norm,
+)
 
 RESOLUTIONS = powers_of_two(16, 256)
 
@@ -77,6 +83,9 @@ class DCGANGenerator(_DCGAN, GeneratorArchitecture):
     """Length of the latent vector z."""
     class_dim: Annotated[int, Field(ge=1, le=1024)] = 64
     """Length of the class embedding that is concatenated to z; unused without classes."""
+    conditioning: Literal["embedding", "batch-norm"] = "embedding"
+    """How a class enters: an embedding beside z, or batch norms with a gain and bias for each
+    class; unused without classes."""
 
     def build(self) -> DCGANGeneratorNetwork:
         return DCGANGeneratorNetwork(self)
@@ -87,6 +96,9 @@ class DCGANDiscriminator(_DCGAN):
 
     kind: Literal["dcgan-discriminator"] = "dcgan-discriminator"
     """Names this architecture in files."""
+    norm: Literal["batch", "spectral", "none"] = "batch"
+    """Batch norm of all maps but the outermost; spectral norm of all weights; or neither. Gradient
+    penalties need a discriminator without batch norm."""
 
     def build(self) -> DCGANDiscriminatorNetwork:
         return DCGANDiscriminatorNetwork(self)
@@ -99,8 +111,10 @@ class DCGANGeneratorNetwork(Network):
     def __init__(self, architecture: DCGANGenerator) -> None:
         super().__init__()
         a = architecture
-        self.embed = nn.Embedding(a.classes, a.class_dim) if a.classes else None
-        inputs = a.z_dim + (a.class_dim if a.classes else 0)
+        by_norm = bool(a.classes) and a.conditioning == "batch-norm"
+        embedded = a.class_dim if a.classes and not by_norm else 0
+        self.embed = nn.Embedding(a.classes, embedded) if embedded else None
+        inputs = a.z_dim + embedded
         layers: list[nn.Module] = []
         for side in a.sides:
             outputs = a.width_at(side)
@@ -108,7 +122,8 @@ class DCGANGeneratorNetwork(Network):
                 layers.append(VectorToMap(inputs, outputs))
             else:
                 layers.append(DoublingConv2d(inputs, outputs, bias=False))
-            layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+            norm = ClassConditionalBatchNorm2d(outputs, a.classes) if by_norm else None
+            layers += [norm or nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
             if side in a.attention:
                 layers.append(SelfAttention(outputs))
             inputs = outputs
@@ -118,7 +133,12 @@ class DCGANGeneratorNetwork(Network):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             z = torch.cat([z, self.embed(required(labels, "generator"))], dim=1)
-        return self.main(z)
+        for layer in self.main:
+            if isinstance(layer, ClassConditionalBatchNorm2d):
+                z = layer(z, required(labels, "generator"))
+            else:
+                z = layer(z)
+        return z
 
     def initialise(self, random: Generator) -> None:
         """New weights from ``random``: see :func:`initialise`; class embeddings ~ N(0, 1)."""
@@ -139,16 +159,20 @@ class DCGANDiscriminatorNetwork(Network):
         for side in reversed(a.sides):
             outputs = a.width_at(side)
             outermost = side == a.sides[-1]
-            layers.append(HalvingConv2d(inputs, outputs, bias=outermost))
-            if not outermost:
+            # Batch norm has a bias of its own.
+            bias = outermost or a.norm != "batch"
+            conv = HalvingConv2d(inputs, outputs, bias=bias)
+            layers.append(spectral_norm(conv, a.norm == "spectral"))
+            if a.norm == "batch" and not outermost:
                 layers.append(nn.BatchNorm2d(outputs))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             if side in a.attention:
                 layers.append(SelfAttention(outputs))
             inputs = outputs
         self.main = nn.Sequential(*layers)
-        self.logit = MapToLogit(inputs)
-        self.embed = nn.Embedding(a.classes, inputs) if a.classes else None
+        self.logit = spectral_norm(MapToLogit(inputs), a.norm == "spectral")
+        embed = nn.Embedding(a.classes, inputs) if a.classes else None
+        self.embed = spectral_norm(embed, a.norm == "spectral") if embed else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         features = self.main(images)  # [b c 4 4]
@@ -164,15 +188,19 @@ class DCGANDiscriminatorNetwork(Network):
 
 
 def initialise(network: nn.Module, random: Generator) -> None:
-    """Convolutions and embeddings ~ N(0, 0.02), batch norm gains ~ N(1, 0.02), biases 0.
+    """Convolutions and embeddings ~ N(0, 0.02), batch norm gains ~ N(1, 0.02), biases 0; gains of
+    the class are 1.
 
     Source: Radford et al. 2015, section 4 (0.02); the gains' mean of 1 is the authors' code."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
             nn.init.normal_(raw_weight(module), 0.0, 0.02, generator=random)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02, generator=random)
         bias = getattr(module, "bias", None)
         if isinstance(bias, Tensor):
             nn.init.zeros_(bias)
+    for module in network.modules():
+        if isinstance(module, ClassConditionalBatchNorm2d):
+            module.initialise()
     initialise_spectral_norms(network, random)

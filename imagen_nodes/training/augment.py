@@ -12,7 +12,7 @@ Sources: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Traini
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -23,6 +23,11 @@ from ..spec import Positive, Spec
 from .ada import Draws, Pipe, Share, cut_out, resample, split_alpha, translation
 
 Policy = Literal["colour", "translation", "cutout"]
+
+# What ADA remembers from step to step.
+P, SIGNS = "augment.p", "augment.signs"
+ADAPT_STEPS = 4
+"""Steps between two moves of ADA's p, as in Karras et al. 2020, section 3.1."""
 
 
 class DiffAugment(Spec):
@@ -54,6 +59,21 @@ class AdaptiveAugment(Pipe):
     """In which p can go from 0 to 1."""
     start: Share = 0.0
     """p at the beginning."""
+
+    def remembered(self, memory: Mapping[str, Tensor]) -> float:
+        """p at this moment."""
+        return float(memory[P]) if P in memory else self.start
+
+    def follow(self, memory: dict[str, Tensor], real_logits: Tensor, step: int) -> None:
+        """Take note of the logits ``[b]`` at a step's real images; every few steps p moves."""
+        signs = memory.get(SIGNS, real_logits.new_zeros(())) + real_logits.sign().mean()
+        if (step + 1) % ADAPT_STEPS == 0:
+            images = ADAPT_STEPS * len(real_logits)
+            p = torch.tensor(self.remembered(memory), dtype=torch.float64)
+            # On the CPU, where apply needs it.
+            memory[P] = adapt(p, (signs / ADAPT_STEPS).cpu(), images, self.target, self.kimg)
+            signs = torch.zeros_like(signs)
+        memory[SIGNS] = signs
 
 
 class RampedAugment(Pipe):
@@ -99,10 +119,6 @@ def apply(
         return images
     with torch.autocast(images.device.type, enabled=False):
         return augment.transform(images.float(), p, random).to(images.dtype)
-
-
-ADAPT_STEPS = 4
-"""Steps between two calls of :func:`adapt`, as in Karras et al. 2020, section 3.1."""
 
 
 def adapt(

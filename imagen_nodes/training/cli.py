@@ -216,8 +216,10 @@ def _table() -> str:
     rows = [("preset", "px", "width", "loss", "batch", "kimg")]
     for name, recipe in PRESETS.items():
         generator = recipe.task.generator
-        side, width = str(generator.resolution), str(generator.width)
-        rows.append((name, side, width, recipe.task.loss, str(recipe.batch), f"{recipe.kimg:g}"))
+        side, width = generator.resolution, generator.width_at(generator.resolution // 2)
+        rows.append(
+            (name, str(side), str(width), recipe.task.loss, str(recipe.batch), f"{recipe.kimg:g}")
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

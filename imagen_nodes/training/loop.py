@@ -7,7 +7,7 @@ as if nothing had happened.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,14 @@ from .data import Stream
 from .ema import EMA
 from .randomness import torch_random
 from .recipe import Recipe
-from .task import Batch
+from .task import Batch, Moment, Update
+
+
+class Values(NamedTuple):
+    """What a step came to: scalars by name, on the device."""
+
+    losses: dict[str, Tensor]
+    signals: dict[str, Tensor]
 
 
 class Loop:
@@ -37,42 +44,41 @@ class Loop:
             network.to(device, memory_format=torch.channels_last)  # pyright: ignore
             self.networks[name] = network
             self.optimisers[name] = torch.optim.Adam(
-                network.parameters(), adam.lr, adam.betas, adam.eps, fused=True
+                network.parameters(), adam.rate(name), adam.betas, adam.eps, fused=True
             )
         self.ema = EMA(self.networks[recipe.task.shipped], recipe.ema_half_life)
+        self.memory: dict[str, Tensor] = {}
 
-    def step(self) -> dict[str, Tensor]:
-        """Show one batch to the discriminator, update every network once, and return the losses
-        as scalars on the device."""
+    def step(self) -> Values:
+        """Show one batch to the discriminator, and update every network whose turn it is."""
         recipe = self.recipe
         batch = self.data.batch(self.nimg, recipe.batch)
         random = torch_random(recipe.seed, 0, self.nimg, "step")
-        values: dict[str, Tensor] = {}
-        for name, losses in self._losses(batch, random):
-            parameters = list(self.networks[name].parameters())
-            optimiser = self.optimisers[name]
+        values = Values({}, {})
+        for update in self._updates(batch, Moment(self.nimg, random, self.memory)):
+            parameters = list(self.networks[update.network].parameters())
+            optimiser = self.optimisers[update.network]
             optimiser.zero_grad()
             # Only this network's gradients: the others' are neither wanted nor paid for.
-            torch.stack(list(losses.values())).sum().backward(inputs=parameters)
+            torch.stack(list(update.losses.values())).sum().backward(inputs=parameters)
             optimiser.step()
-            values |= {key: value.detach() for key, value in losses.items()}
+            values.losses.update((k, v.detach()) for k, v in update.losses.items())
+            values.signals.update((k, v.detach()) for k, v in update.signals.items())
         self.nimg += recipe.batch
         self.ema.update(self.networks[recipe.task.shipped], self.nimg, recipe.batch)
         return values
 
-    def _losses(
-        self, batch: Batch, random: torch.Generator
-    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """The task's losses, its forward passes in the run's precision. Autocast must not be on
+    def _updates(self, batch: Batch, moment: Moment) -> Iterator[Update]:
+        """The task's updates, its forward passes in the run's precision. Autocast must not be on
         while the loop, between two of them, updates weights that it has cast and kept."""
-        pairs = self.recipe.task.losses(self.networks, batch, random)
+        updates = self.recipe.task.losses(self.networks, batch, moment)
         while True:
             enabled = self.dtype != torch.float32
             with torch.autocast(self.device.type, self.dtype, enabled=enabled):
-                pair = next(pairs, None)
-            if pair is None:
+                update = next(updates, None)
+            if update is None:
                 return
-            yield pair
+            yield update
 
     def snapshot(self) -> nn.Module:
         """The averaged network, ready to be written: on the CPU, in evaluation mode."""
@@ -91,6 +97,7 @@ class Loop:
             "networks": {name: n.state_dict() for name, n in self.networks.items()},
             "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
             "ema": self.ema.network.state_dict(),
+            "memory": dict(self.memory),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -100,3 +107,6 @@ class Loop:
             network.load_state_dict(state["networks"][name])
             self.optimisers[name].load_state_dict(state["optimisers"][name])
         self.ema.network.load_state_dict(state["ema"])
+        # States of older versions have none.
+        memory: dict[str, Tensor] = state.get("memory", {})
+        self.memory = {name: value.to(self.device) for name, value in memory.items()}

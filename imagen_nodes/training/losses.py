@@ -16,10 +16,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """One game: ``discriminator(real, fake)`` and ``generator(fake)``, each a scalar."""
+    """One game: ``discriminator(real, fake)`` and ``generator(real, fake)``, each a scalar."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
-    generator: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    relativistic: bool = False
+    """Whether the generator's loss looks at ``real``; else it may be anything."""
 
 
 def bce_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -29,11 +31,19 @@ def bce_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def bce_generator(fake: Tensor) -> Tensor:
+def bce_generator(real: Tensor, fake: Tensor) -> Tensor:
     """-log sigma(fake): the non-saturating form.
 
     Source: Goodfellow et al. 2014, section 3, last paragraph."""
     return F.softplus(-fake).mean()
+
+
+def saturating_generator(real: Tensor, fake: Tensor) -> Tensor:
+    """log(1 - sigma(fake)): what the discriminator's loss has of the generator, its sign turned. It
+    is flat where the discriminator wins.
+
+    Source: Goodfellow et al. 2014, equation 1."""
+    return -F.softplus(fake).mean()
 
 
 def mse_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -43,16 +53,59 @@ def mse_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
 
 
-def mse_generator(fake: Tensor) -> Tensor:
+def mse_generator(real: Tensor, fake: Tensor) -> Tensor:
     """1/2 (fake - 1)^2.
 
     Source: Mao et al. 2016, equation 9."""
     return 0.5 * (fake - 1).square().mean()
 
 
-LossName = Literal["bce", "mse"]
+def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """fake - real. Only a discriminator that is kept smooth makes this a distance.
+
+    Source: Arjovsky, Chintala, Bottou, "Wasserstein GAN", 2017, equation 3."""
+    return fake.mean() - real.mean()
+
+
+def wasserstein_generator(real: Tensor, fake: Tensor) -> Tensor:
+    """-fake.
+
+    Source: Arjovsky et al. 2017, algorithm 1. It is hinge's too (Lim & Ye 2017)."""
+    return -fake.mean()
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """max(0, 1 - real) + max(0, 1 + fake).
+
+    Source: Lim & Ye, "Geometric GAN", 2017, section 3; Miyato et al., "Spectral Normalization for
+    GANs", 2018, equation 16."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigma(real - fake), image by image.
+
+    Source: Jolicoeur-Martineau, "The relativistic discriminator", 2018, section 4 (paired); Huang
+    et al., "The GAN is dead; long live the GAN!" (R3GAN), 2024, equation 2."""
+    return F.softplus(fake - real).mean()
+
+
+def relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigma(fake - real), image by image.
+
+    Source: as the discriminator's."""
+    return F.softplus(real - fake).mean()
+
+
+LossName = Literal["bce", "bce-saturating", "mse", "wasserstein", "hinge", "relativistic"]
 
 LOSSES: dict[LossName, AdversarialLoss] = {
     "bce": AdversarialLoss(bce_discriminator, bce_generator),
+    "bce-saturating": AdversarialLoss(bce_discriminator, saturating_generator),
     "mse": AdversarialLoss(mse_discriminator, mse_generator),
+    "wasserstein": AdversarialLoss(wasserstein_discriminator, wasserstein_generator),
+    "hinge": AdversarialLoss(hinge_discriminator, wasserstein_generator),
+    "relativistic": AdversarialLoss(
+        relativistic_discriminator, relativistic_generator, relativistic=True
+    ),
 }

@@ -7,6 +7,8 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 
+from pydantic import Field
+
 from ..spec import Spec
 
 
@@ -19,6 +21,8 @@ class Tick(Spec):
     """The same in thousands."""
     losses: dict[str, float]
     """Means since the last tick."""
+    signals: dict[str, float] = Field(default_factory=dict[str, float])
+    """Means of what else tells how a training goes: logits, the augmentation's p."""
     images_per_second: float
     """Speed since the last tick; grids, plots and snapshots do not count."""
     seconds: float

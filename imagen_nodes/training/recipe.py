@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ..spec import Positive, Spec
@@ -16,10 +16,17 @@ class Adam(Spec):
 
     lr: Positive = 2e-4
     """Learning rate."""
+    rates: dict[str, Positive] = Field(default_factory=dict[str, Positive])
+    """Learning rates of networks, by name, that have another (Heusel et al., "GANs Trained by a Two
+    Time-Scale Update Rule", 2017)."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Decay of the first and second moment."""
     eps: Positive = 1e-8
     """Added to the denominator."""
+
+    def rate(self, network: str) -> float:
+        """The learning rate of a network."""
+        return self.rates.get(network, self.lr)
 
 
 class Recipe(Spec):
@@ -51,6 +58,16 @@ class Recipe(Spec):
     """Distance of sample grids and plots, kimg."""
     snapshot_kimg: Positive = 50
     """Distance of snapshots and training states, kimg."""
+
+    @model_validator(mode="after")
+    def _rates_are_of_networks(self) -> Self:
+        networks = self.task.architectures
+        for name in self.optimiser.rates:
+            if name not in networks:
+                raise ValueError(
+                    f"optimiser.rates: no network {name!r}; there are {', '.join(networks)}"
+                )
+        return self
 
 
 PRESETS: dict[str, Recipe] = {

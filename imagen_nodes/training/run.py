@@ -113,8 +113,11 @@ class Run:
 
     def write_plot(self, ticks: list[Tick]) -> None:
         """Draw the losses of ``ticks``, at least one."""
-        losses = {name: [tick.losses[name] for tick in ticks] for name in ticks[-1].losses}
-        plot = loss_plot(self.folder.name, [tick.kimg for tick in ticks], losses)
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for tick in ticks:
+            for name, value in tick.losses.items():
+                curves.setdefault(name, []).append((tick.kimg, value))
+        plot = loss_plot(self.folder.name, curves)
         write_atomically(self.folder / "losses.png", plot)
 
     def write_samples(self, picture: Image.Image, nimg: int) -> None:
@@ -205,6 +208,7 @@ class Events:
         from torch.utils.tensorboard.summary import scalar
 
         values = {f"loss/{name}": value for name, value in tick.losses.items()}
+        values |= {f"signal/{name}": value for name, value in tick.signals.items()}
         values["speed/images per second"] = tick.images_per_second
         values["ema/half-life, kimg"] = tick.ema_half_life
         for name, value in values.items():

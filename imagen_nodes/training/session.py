@@ -27,6 +27,9 @@ THUMBNAIL_SAMPLES = 16
 THUMBNAIL_SIDE = 128
 
 
+Window = dict[str, dict[int, Tensor]]
+
+
 class Session:
     """Steps a loop, and leaves in the run's folder what each moment owes it."""
 
@@ -37,8 +40,10 @@ class Session:
         self.display = display
         self.end = max(1, round(plan.recipe.kimg * 1000))
         self._ticks: list[Tick] = []
-        # Losses of the steps since the last tick, still on the device: reading one waits for it.
-        self._window: dict[str, list[Tensor]] = {}
+        # Of the steps since the last tick, by name and nimg, still on the device: reading one waits
+        # for it. Not every step has every loss.
+        self._losses: Window = {}
+        self._signals: Window = {}
         self._seconds = 0.0
         self._begun = self._since = time.monotonic()
         self._since_nimg = 0
@@ -71,8 +76,10 @@ class Session:
             raise StorageError(f"{error}. Free some space; {self._way_on()}") from error
 
     def _step(self, events: Events) -> None:
-        for name, value in self.loop.step().items():
-            self._window.setdefault(name, []).append(value)
+        values = self.loop.step()
+        for window, of_step in ((self._losses, values.losses), (self._signals, values.signals)):
+            for name, value in of_step.items():
+                window.setdefault(name, {})[self.loop.nimg] = value
         self.display.step(self.loop.nimg)
         recipe = self.plan.recipe
         if self._due(recipe.log_kimg):
@@ -94,12 +101,13 @@ class Session:
         tick = Tick(
             nimg=nimg,
             kimg=nimg / 1000,
-            losses={name: float(torch.stack(v).mean()) for name, v in self._window.items()},
+            losses=_means(self._losses),
+            signals=_means(self._signals),
             images_per_second=round((nimg - self._since_nimg) / max(now - self._since, 1e-9), 2),
             seconds=round(self._elapsed(), 2),
             ema_half_life=self.loop.ema.half_life_at(nimg) / 1000,
         )
-        self._window = {}
+        self._losses, self._signals = {}, {}
         self._since, self._since_nimg = time.monotonic(), nimg
         self._ticks.append(tick)
         self.run.append(tick)
@@ -163,14 +171,20 @@ class Session:
         )
 
     def _state(self) -> dict[str, Any]:
-        window = {name: torch.stack(values) for name, values in self._window.items()}
-        return {**self.loop.state(), "seconds": self._elapsed(), "window": window}
+        return {
+            **self.loop.state(),
+            "seconds": self._elapsed(),
+            "losses": self._losses,
+            "signals": self._signals,
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.loop.restore(state)
-        # A state that Loop.state() alone made has neither; it is as good.
-        window: dict[str, Tensor] = state.get("window", {})
-        self._window = {n: list(v.to(self.loop.device).unbind()) for n, v in window.items()}
+        # A state that Loop.state() alone made has none of these; it is as good.
+        self._losses, self._signals = (
+            {name: {n: v.to(self.loop.device) for n, v in values.items()} for name, values in w}
+            for w in (state.get(key, {}).items() for key in ("losses", "signals"))
+        )
         self._seconds = float(state.get("seconds", 0.0))
 
     def _elapsed(self) -> float:
@@ -190,12 +204,11 @@ class Session:
             TrainingError: a loss since the last tick is not finite.
         """
         found: list[tuple[int, str, float]] = []
-        for name, values in self._window.items():
-            bad = torch.stack(values).isfinite().logical_not().nonzero()
+        for name, values in self._losses.items():
+            numbers = _stacked(values)
+            bad = numbers.isfinite().logical_not().nonzero()
             if len(bad):
-                step = int(bad[0])
-                nimg = self.loop.nimg - (len(values) - 1 - step) * self.plan.recipe.batch
-                found.append((nimg, name, float(values[step])))
+                found.append((list(values)[int(bad[0])], name, float(numbers[bad[0]])))
         if found:
             nimg, name, value = min(found, key=lambda entry: entry[0])
             raise TrainingError(
@@ -228,6 +241,15 @@ class Session:
         states = self.run.states()
         start = f"from {states[0].name}" if states else "from the beginning"
         return f"--resume {self.run.folder} goes on {start}"
+
+
+def _means(window: Window) -> dict[str, float]:
+    return {name: float(_stacked(values).mean()) for name, values in window.items()}
+
+
+def _stacked(values: dict[int, Tensor]) -> Tensor:
+    """``[n]``, on the CPU: the one moment at which a tick waits for the device."""
+    return torch.stack(list(values.values())).cpu()
 
 
 def thumbnail(picture: Image.Image) -> str:

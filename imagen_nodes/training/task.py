@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Generator, Tensor, nn
 
@@ -18,6 +18,30 @@ class Batch:
 
     images: Tensor
     labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a step happens, and what is left of those before."""
+
+    nimg: int
+    """Images shown before it."""
+    random: Generator
+    """The step's own random numbers."""
+    memory: dict[str, Tensor]
+    """What losses remember from step to step: scalars by name, part of the training's state."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One network's turn in a step. All values are float32 scalars on the device."""
+
+    network: str
+    """Its name."""
+    losses: dict[str, Tensor]
+    """By name; the network is stepped on their sum."""
+    signals: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What else is worth a curve, by name."""
 
 
 class Task(Spec):
@@ -35,10 +59,10 @@ class Task(Spec):
 
     @abstractmethod
     def losses(
-        self, networks: dict[str, nn.Module], batch: Batch, random: Generator
-    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Yield (network, its named losses) in update order; the loop steps that network on the
-        sum before it asks for the next. Losses are float32 scalars."""
+        self, networks: dict[str, nn.Module], batch: Batch, moment: Moment
+    ) -> Iterator[Update]:
+        """Yield the step's updates in order; the loop carries each out before it asks for the
+        next."""
 
     @abstractmethod
     def latents(self, count: int, random: Generator) -> tuple[Tensor, Tensor | None]:

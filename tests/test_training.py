@@ -499,6 +499,7 @@ def test_the_run_folder(place: Path) -> None:
     events = files.pop(0)
     assert events.startswith("events.out.tfevents.")
     assert files == [
+        "lock",
         "losses.png",
         "recipe.json",
         "samples/000000.png",
@@ -765,7 +766,8 @@ def test_another_recipe_is_refused_by_field(place: Path) -> None:
     with pytest.raises(TrainingError) as info:
         train("--resume", "run", "--set", "batch=16", "--set", "optimiser.lr=0.1", "--kimg", "9")
     assert str(info.value).splitlines() == [
-        "a resumed run keeps its recipe, all but kimg, log_kimg, sample_kimg, snapshot_kimg:",
+        "a resumed run keeps its recipe, all but kimg, log_kimg, on_divergence, sample_kimg, "
+        "snapshot_kimg:",
         "batch: was 8, now 16",
         "optimiser.lr: was 0.0002, now 0.1",
     ]
@@ -847,6 +849,82 @@ def test_divergence(place: Path) -> None:
         state = torch.load(path, weights_only=True)
         for weights in state["networks"].values():
             assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+class Overflow:
+    """Makes a layer of the generator overflow at one step, wherever the run is resumed; only while
+    the learning rate is above ``limit``."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, nimg: int, limit: float = 0) -> None:
+        step = Loop.step
+
+        def poisoned(loop: Loop) -> Any:
+            def overflow(_: nn.Module, args: Any, output: Tensor) -> Tensor:
+                return output * math.inf
+
+            rate = loop.optimisers["generator"].param_groups[0]["lr"]
+            layer = loop.networks["generator"].get_submodule("main.3")
+            if loop.nimg != nimg or rate <= limit:
+                return step(loop)
+            handle = layer.register_forward_hook(overflow, prepend=True)
+            try:
+                return step(loop)
+            finally:
+                handle.remove()
+
+        patch.setattr(Loop, "step", poisoned)
+
+
+def test_the_layer_is_named_and_the_run_goes_back(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Overflow(monkeypatch, 96)
+    with pytest.raises(TrainingError) as info:
+        begin(place, snapshot_kimg=0.048)
+    assert "first at the output of generator.main.3 (DoublingConv2d)" in str(info.value)
+    assert "The last good state is run/state-000000096.pt" in str(info.value)
+    run = Run(place / "run")
+    assert [json.loads(line)["nimg"] for line in lines_of(run)] == [32, 64, 96]
+    # And so it stands: without the cause, it goes on as if nothing had been.
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    whole = begin(place, "whole", snapshot_kimg=0.048)
+    assert train("--resume", "run") == 0
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("first_state", [0.048, 1])  # before the step in question; never
+def test_on_at_half_the_learning_rate(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    first_state: float,
+) -> None:
+    Overflow(monkeypatch, 72, limit=6e-5)
+    run = begin(place, snapshot_kimg=first_state, on_divergence="halve")
+    where = "state-000000048.pt" if first_state < 1 else "the beginning"
+    out = capsys.readouterr().out
+    assert f"Back to {where}, on at 0.5 of its learning rates" in out
+    assert f"Back to {where}, on at 0.25 of its learning rates" in out
+    rates = [group["lr"] for group in state_of(run)["optimisers"]["generator"]["param_groups"]]
+    assert rates == [pytest.approx(5e-5)]
+    ticks = [json.loads(line)["nimg"] for line in lines_of(run)]
+    assert ticks == [32, 64, 96, 128, 160]
+
+
+def test_halving_that_does_not_help(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Overflow(monkeypatch, 72)
+    with pytest.raises(TrainingError, match="the training has diverged"):
+        begin(place, on_divergence="halve")
+
+
+def test_two_processes_do_not_train_in_one_folder(place: Path) -> None:
+    run = begin(place, kimg=0.08)
+    before = lines_of(run)
+    with run.locked(), pytest.raises(TrainingError, match="run: another process is training in it"):
+        train("--resume", "run", "--kimg", "0.16")
+    assert lines_of(run) == before
+    assert train("--resume", "run", "--kimg", "0.16") == 0
 
 
 def test_skipped_pictures_are_counted_and_named(

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,20 +83,21 @@ def main(args: argparse.Namespace) -> int:
 
     keep_memory()
     display = BarDisplay() if sys.stdout.isatty() else PlainDisplay()
-    try:
-        session = _session(args, display)
-    except KeyboardInterrupt:
-        raise Cancelled("stopped before the training began; nothing is lost") from None
-    if session.loop.nimg >= session.end:
-        display.note(f"{session.run.folder}: done already; --kimg N makes it longer")
-        return 0
-    with _signals() as stopping:
-        session.train(stopping)
-    display.note(f"done: {session.run.folder}")
+    with ExitStack() as stack:
+        try:
+            session = stack.enter_context(_session(args, display))
+        except KeyboardInterrupt:
+            raise Cancelled("stopped before the training began; nothing is lost") from None
+        if session.loop.nimg >= session.end:
+            display.note(f"{session.run.folder}: done already; --kimg N makes it longer")
+            return 0
+        with _signals() as stopping:
+            session.train(stopping)
+        display.note(f"done: {session.run.folder}")
     return 0
 
 
-def _session(args: argparse.Namespace, display: Display) -> Session:
+def _session(args: argparse.Namespace, display: Display) -> AbstractContextManager[Session]:
     from ..devices import open_device
     from .run import Run
     from .start import begin, resume

@@ -34,14 +34,18 @@ class Loop:
         self.data = data
         self.device = device
         self.dtype = dtype
-        self.nimg = 0
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Go to the beginning."""
+        self.nimg, recipe = 0, self.recipe
         adam = recipe.optimiser
         for name, architecture in recipe.task.architectures.items():
             network = architecture.build()
             network.initialise(torch_random(recipe.seed, 0, 0, name))
-            network.to(device, memory_format=torch.channels_last)  # pyright: ignore
+            network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
             self.networks[name] = network
             self.optimisers[name] = torch.optim.Adam(
                 network.parameters(), adam.rate(name), adam.betas, adam.eps, fused=True
@@ -89,6 +93,12 @@ class Loop:
     def _latents_to_device(self, pair: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Any]:
         z, labels = pair
         return z.to(self.device), None if labels is None else labels.to(self.device)
+
+    def scale_rates(self, factor: float) -> None:
+        """Multiply every learning rate from here on; it is part of the state."""
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] *= factor
 
     def state(self) -> dict[str, Any]:
         """All that :meth:`restore` needs: tensors and numbers only."""

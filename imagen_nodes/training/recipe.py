@@ -52,6 +52,9 @@ class Recipe(Spec):
     """Decides every random number."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward passes; auto: whichever a probe at the start finds faster."""
+    on_divergence: Literal["stop", "halve"] = "stop"
+    """After a loss or weight that is not finite the run goes back to its last state, and stops; or
+    goes on at half the learning rates."""
     log_kimg: Positive = 1
     """Distance of log lines, kimg."""
     sample_kimg: Positive = 25

@@ -8,6 +8,7 @@
         samples/000025.png             64 images of the averaged network, always of the same latents
         snapshots/NAME-000050.safetensors   the averaged network: a checkpoint
         state-000050048.pt             everything that a resumed training needs; the last two
+        lock                           held by the process that trains here
 
 Each file is replaced whole or, where it grows, repaired on resume, so a training that is killed at
 any moment can go on from its last state.
@@ -40,6 +41,7 @@ from .recipe import Recipe
 
 PLAN = "recipe.json"
 STATS = "stats.jsonl"
+LOCK = "lock"
 RUN_NAME = re.compile(r"(\d{5,})-(.+)")
 KEPT_STATES = 2
 
@@ -71,6 +73,29 @@ class Run:
     def started(self) -> bool:
         """Whether there is a run in the folder."""
         return (self.folder / PLAN).is_file()
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """While it is entered, no other process trains in the folder.
+
+        Raises:
+            TrainingError: one does.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / LOCK, timeout=0)
+        with _storage(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise TrainingError(
+                    f"{self.folder}: another process is training in it; stop that one first"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def plan(self) -> Plan:
         """The run's plan.

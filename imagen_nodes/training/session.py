@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..checkpoint import Card, Training
 from ..errors import Cancelled, StorageError, TrainingError
 from ..images import from_network, grid, to_pictures
+from .divergence import Divergence, watch
 from .loop import Loop
 from .progress import Display, Tick
 from .randomness import torch_random
@@ -25,6 +26,8 @@ from .run import Events, Plan, Run
 SAMPLES = 64
 THUMBNAIL_SAMPLES = 16
 THUMBNAIL_SIDE = 128
+# Times that the learning rates are halved from one state before it is given up.
+MOST_HALVINGS = 4
 
 
 Window = dict[str, dict[int, Tensor]]
@@ -44,14 +47,16 @@ class Session:
         # for it. Not every step has every loss.
         self._losses: Window = {}
         self._signals: Window = {}
+        # How often the learning rates were halved from the state that was gone back to last.
+        self._halvings = 0
+        self._halved_at: Path | None = None
         self._seconds = 0.0
         self._begun = self._since = time.monotonic()
         self._since_nimg = 0
 
     def resume(self) -> None:
         """Go to the run's last state; to its beginning where there is none yet."""
-        path = self.run.restore(self._restore, self.display.note)
-        self._ticks = self.run.repair(self.loop.nimg)
+        path = self._go_back()
         where = f"from {path}" if path else "from the beginning: it has no state yet"
         self.display.note(f"resuming {self.run.folder} at {self.loop.nimg} images, {where}")
 
@@ -60,20 +65,66 @@ class Session:
 
         Raises:
             Cancelled: it was stopped; everything is saved.
-            TrainingError: a loss or a weight is not finite any more; nothing of that is saved.
+            TrainingError: a loss or a weight is not finite any more, and the recipe wants to stop
+                or halving the learning rates did not help; nothing of that is saved.
             StorageError: a file cannot be written; the last state is as it was.
         """
-        self._begun = self._since = time.monotonic()
-        self._since_nimg = self.loop.nimg
         try:
-            running = self.display.running(self.loop.nimg, self.end)
-            with self.run.events(self.loop.nimg) as events, running:
-                while self.loop.nimg < self.end:
-                    self._step(events)
-                    if stopping() and self.loop.nimg < self.end:
-                        self._stop()
+            while self.loop.nimg < self.end:
+                try:
+                    self._train(stopping)
+                except Divergence as divergence:
+                    self._recover(divergence, stopping)
         except StorageError as error:
             raise StorageError(f"{error}. Free some space; {self._way_on()}") from error
+
+    def _train(self, stopping: Callable[[], bool]) -> None:
+        self._begun = self._since = time.monotonic()
+        self._since_nimg = self.loop.nimg
+        running = self.display.running(self.loop.nimg, self.end)
+        with self.run.events(self.loop.nimg) as events, running:
+            while self.loop.nimg < self.end:
+                self._step(events)
+                if stopping() and self.loop.nimg < self.end:
+                    self._stop()
+
+    def _recover(self, divergence: Divergence, stopping: Callable[[], bool]) -> None:
+        """Go back to the last state, and on from there at half the learning rates.
+
+        Raises:
+            TrainingError: the recipe wants to stop, or that did not help.
+        """
+        layer = self._first_layer(divergence, stopping)
+        text = f"{divergence.text}, first at the output of {layer}" if layer else divergence.text
+        state = self._go_back()
+        if state != self._halved_at:
+            self._halvings, self._halved_at = 0, state
+        if self.plan.recipe.on_divergence == "stop" or self._halvings >= MOST_HALVINGS:
+            raise TrainingError(f"{text}: the training has diverged. {self._after_divergence()}")
+        self._halvings += 1
+        self.loop.scale_rates(0.5**self._halvings)
+        where = state.name if state else "the beginning"
+        self.display.note(
+            f"warning: {text}. Back to {where}, on at {0.5**self._halvings:g} of its learning rates"
+        )
+
+    def _first_layer(self, divergence: Divergence, stopping: Callable[[], bool]) -> str | None:
+        """The layer in which it began: the steps since the last state once more, watched."""
+        self.display.note(f"{divergence.text}; going over the last steps to find the layer")
+        self._go_back()
+        with watch(self.loop.networks) as found:
+            while self.loop.nimg <= divergence.nimg and not found and not stopping():
+                self.loop.step()
+        return found[0] if found else None
+
+    def _go_back(self) -> Path | None:
+        """To the last state, whose path it is; to the beginning where there is none yet."""
+        path = self.run.restore(self._restore, self.display.note)
+        if path is None:
+            self.loop.reset()
+            self._losses, self._signals = {}, {}
+        self._ticks = self.run.repair(self.loop.nimg)
+        return path
 
     def _step(self, events: Events) -> None:
         values = self.loop.step()
@@ -201,7 +252,7 @@ class Session:
     def _check_losses(self) -> None:
         """
         Raises:
-            TrainingError: a loss since the last tick is not finite.
+            Divergence: a loss since the last tick is not finite.
         """
         found: list[tuple[int, str, float]] = []
         for name, values in self._losses.items():
@@ -211,30 +262,26 @@ class Session:
                 found.append((list(values)[int(bad[0])], name, float(numbers[bad[0]])))
         if found:
             nimg, name, value = min(found, key=lambda entry: entry[0])
-            raise TrainingError(
-                f"the {name} loss became {value} at {nimg} images: the training has diverged. "
-                + self._after_divergence()
-            )
+            raise Divergence(f"the {name} loss became {value} at {nimg} images", nimg)
 
     def _check_weights(self) -> None:
         """
         Raises:
-            TrainingError: a weight is not finite; the next loss will tell, but a state before that
+            Divergence: a weight is not finite; the next loss will tell, but a state before that
                 would be worth nothing.
         """
         for name, network in self.loop.networks.items():
-            if not all(bool(tensor.isfinite().all()) for tensor in network.parameters()):
-                raise TrainingError(
-                    f"the {name} has weights that are not finite after {self.loop.nimg} images: "
-                    "the training has diverged. " + self._after_divergence()
-                )
+            for key, tensor in network.named_parameters():
+                if not tensor.isfinite().all():
+                    text = f"{name}.{key} is not finite after {self.loop.nimg} images"
+                    raise Divergence(text, self.loop.nimg)
 
     def _after_divergence(self) -> str:
         states = self.run.states()
         good = f"The last good state is {states[0]}" if states else "It had no state yet"
         return (
-            f"{good}, but from there it would do the same: start again with another "
-            "optimiser.lr or seed, or use an earlier snapshot"
+            f"{good}, but from there it would do the same: start again with a lower optimiser.lr, "
+            "another seed or on_divergence=halve, or use an earlier snapshot"
         )
 
     def _way_on(self) -> str:

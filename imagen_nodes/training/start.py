@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from .run import Plan, Run, new_run
 from .session import Session
 
 # What a resumed run may change: none of it has a part in any step.
-CHANGEABLE = frozenset({"kimg", "log_kimg", "sample_kimg", "snapshot_kimg"})
+CHANGEABLE = frozenset({"kimg", "log_kimg", "on_divergence", "sample_kimg", "snapshot_kimg"})
 # Skipped pictures that are named one by one.
 NAMED = 5
 
 
+@contextmanager
 def begin(
     recipe: Recipe, data: Path, device: torch.device, display: Display, run: Run | Path
-) -> Session:
+) -> Generator[Session]:
     """A session that starts a run, in ``run``, or in a new folder in the folder ``run``. The disk
     is not touched before everything about recipe and data is known to be right.
 
@@ -54,14 +56,16 @@ def begin(
         class_names=dataset.class_names if recipe.task.generator.classes else (),
     )
     run = run if isinstance(run, Run) else new_run(run, recipe.name)
-    run.write_plan(plan)
-    display.note(f"training in {run.folder}")
-    return Session(run, plan, _loop(plan, dataset, device), display)
+    with run.locked():
+        run.write_plan(plan)
+        display.note(f"training in {run.folder}")
+        yield Session(run, plan, _loop(plan, dataset, device), display)
 
 
+@contextmanager
 def resume(
     run: Run, recipe: Recipe, data: Path | None, device: torch.device, display: Display
-) -> Session:
+) -> Generator[Session]:
     """A session that goes on with a run, towards what ``recipe`` asks for.
 
     Raises:
@@ -79,10 +83,11 @@ def resume(
             f"{plan.data_name}); its training cannot go on with others"
         )
     plan = Plan.model_validate({**dict(plan), "recipe": recipe, "data": str(path.resolve())})
-    session = Session(run, plan, _loop(plan, dataset, device), display)
-    session.resume()
-    run.write_plan(plan)
-    return session
+    with run.locked():
+        session = Session(run, plan, _loop(plan, dataset, device), display)
+        session.resume()
+        run.write_plan(plan)
+        yield session
 
 
 def same(was: Recipe, now: Recipe) -> Recipe:

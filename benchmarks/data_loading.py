@@ -23,7 +23,7 @@ import torch
 
 from imagen_nodes.training.data import Dataset, Stream, open_data
 from imagen_nodes.training.loop import Loop
-from imagen_nodes.training.recipe import PRESETS
+from imagen_nodes.training.presets import PRESETS
 
 RECIPE = PRESETS["dcgan-cifar10"]
 COUNT = 50_000

@@ -119,7 +119,7 @@ def evaluate(args: argparse.Namespace) -> int:
 def data(args: argparse.Namespace) -> int:
     """Say what a data set holds, before training on it."""
     from .training.data import cli
-    from .training.recipe import PRESETS
+    from .training.presets import PRESETS
 
     return cli.main(args, PRESETS)
 

@@ -15,7 +15,7 @@ from imagen_nodes.__main__ import main
 from imagen_nodes.errors import DataError
 from imagen_nodes.training.data.duplicates import difference_hash, equal_groups, near_groups
 from imagen_nodes.training.data.survey import Range, fitting, survey
-from imagen_nodes.training.recipe import PRESETS
+from imagen_nodes.training.presets import PRESETS
 
 # ---------------------------------------------------------------- duplicates
 

@@ -41,9 +41,10 @@ from imagen_nodes.training import cli, precision
 from imagen_nodes.training.data import Dataset, Stream
 from imagen_nodes.training.loop import Loop
 from imagen_nodes.training.losses import LOSSES, AdversarialLoss, LossName
+from imagen_nodes.training.presets import PRESETS
 from imagen_nodes.training.progress import BarDisplay, PlainDisplay, Tick
 from imagen_nodes.training.randomness import torch_random
-from imagen_nodes.training.recipe import PRESETS, Recipe
+from imagen_nodes.training.recipe import Recipe
 from imagen_nodes.training.run import Run
 from imagen_nodes.training.tasks.generate import Generate
 
@@ -1044,7 +1045,16 @@ def test_declaring_arguments_does_not_import_torch() -> None:
 def test_the_list_of_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["preset", "px", "width", "loss", "batch", "kimg"]
+    assert lines[0].split() == [
+        "preset",
+        "px",
+        "width",
+        "classes",
+        "loss",
+        "regularisers",
+        "batch",
+        "kimg",
+    ]
     assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
 
 

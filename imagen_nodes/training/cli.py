@@ -135,7 +135,7 @@ def _resumed_recipe(preset: str | None, run: Run) -> Recipe:
 
 
 def _recipe(preset: str | None) -> Recipe:
-    from .recipe import PRESETS
+    from .presets import PRESETS
 
     if preset is None:
         raise UsageError(f"train: needs a preset: one of {', '.join(PRESETS)}, or a .json file")
@@ -212,15 +212,15 @@ def _require_extras() -> None:
 
 
 def _table() -> str:
-    from .recipe import PRESETS
+    from .presets import PRESETS
 
-    rows = [("preset", "px", "width", "loss", "batch", "kimg")]
+    rows = [("preset", "px", "width", "classes", "loss", "regularisers", "batch", "kimg")]
     for name, recipe in PRESETS.items():
         generator = recipe.task.generator
         side, width = generator.resolution, generator.width_at(generator.resolution // 2)
-        rows.append(
-            (name, str(side), str(width), recipe.task.loss, str(recipe.batch), f"{recipe.kimg:g}")
-        )
+        terms = ",".join(term.kind for term in recipe.task.regularisers) or "-"
+        cells = (side, width, generator.classes or "-", recipe.task.loss, terms, recipe.batch)
+        rows.append((name, *map(str, cells), f"{recipe.kimg:g}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,4 +1,4 @@
-"""A recipe: a task with its numbers. Presets are the recipes that come with the program."""
+"""A recipe: a task with its numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ..spec import Positive, Spec
 from .tasks.generate import Generate
 
@@ -71,19 +70,3 @@ class Recipe(Spec):
                     f"optimiser.rates: no network {name!r}; there are {', '.join(networks)}"
                 )
         return self
-
-
-PRESETS: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(name="dcgan-cifar10"),
-        Recipe(name="lsgan-cifar10", task=Generate(loss="mse")),
-        Recipe(
-            name="dcgan-64",
-            task=Generate(
-                generator=DCGANGenerator(resolution=64, width=64),
-                discriminator=DCGANDiscriminator(resolution=64, width=64),
-            ),
-        ),
-    )
-}

@@ -1,0 +1,65 @@
+"""Presets: the recipes that come with the program.
+
+Those for CIFAR-10 are a ladder: each is ``dcgan-cifar10`` with one idea changed, and what that idea
+needs: least squares (Mao et al. 2016), gradient penalty (Gulrajani et al. 2017), spectral norm with
+hinge (Miyato et al. 2018), self-attention (Zhang et al. 2019), real and generated images in pairs
+(Huang et al. 2024), classes by batch norm and projection (Miyato & Koyama 2018).
+"""
+
+# ruff: noqa: E501 (a table)
+
+from __future__ import annotations
+
+from typing import Any
+
+from .recipe import Recipe
+
+SIXTY_FOUR = {"resolution": 64, "width": 64}
+ATTENTION = {"attention": [16]}
+BY_CLASS = {"classes": 10, "conditioning": "batch-norm"}
+
+# Adam's betas and learning rates that go with a game.
+USUAL = {"lr": 2e-4, "betas": [0.5, 0.999]}
+WGAN = {"lr": 2e-4, "betas": [0.0, 0.9]}
+TWO_SPEEDS = {"lr": 1e-4, "betas": [0.0, 0.9], "rates": {"discriminator": 4e-4}}
+QUICK = {"lr": 4e-4, "betas": [0.0, 0.99]}
+
+GP = ({"kind": "gradient-penalty"},)
+R1 = ({"kind": "r1", "weight": 0.1, "every": 8},)
+R1_AND_R2 = ({"kind": "r1", "weight": 0.1, "every": 8}, {"kind": "r2", "weight": 0.1, "every": 8})
+
+# fmt: off
+ROWS: tuple[tuple[Any, ...], ...] = (
+    # name             loss            generator   discriminator                      regularisers D:G  optimiser
+    ("dcgan-cifar10",    "bce",          {},         {},                                (),         1,  USUAL),
+    ("lsgan-cifar10",    "mse",          {},         {},                                (),         1,  USUAL),
+    ("wgan-gp-cifar10",  "wasserstein",  {},         {"norm": "none"},                  GP,         5,  WGAN),
+    ("sn-hinge-cifar10", "hinge",        {},         {"norm": "spectral"},              (),         1,  TWO_SPEEDS),
+    ("sagan-cifar10",    "hinge",        ATTENTION,  {"norm": "spectral"} | ATTENTION,  (),         1,  TWO_SPEEDS),
+    ("rpgan-cifar10",    "relativistic", {},         {"norm": "none"},                  R1_AND_R2,  1,  QUICK),
+    ("cgan-cifar10",     "bce",          BY_CLASS,   {"norm": "none", "classes": 10},   R1,         1,  QUICK),
+    ("dcgan-64",         "bce",          SIXTY_FOUR, SIXTY_FOUR,                        (),         1,  USUAL),
+)
+# fmt: on
+
+
+def _recipe(
+    name: str,
+    loss: str,
+    generator: dict[str, Any],
+    discriminator: dict[str, Any],
+    regularisers: tuple[dict[str, Any], ...],
+    generator_every: int,
+    optimiser: dict[str, Any],
+) -> Recipe:
+    task = {
+        "generator": {"kind": "dcgan-generator", **generator},
+        "discriminator": {"kind": "dcgan-discriminator", **discriminator},
+        "loss": loss,
+        "regularisers": regularisers,
+        "generator_every": generator_every,
+    }
+    return Recipe.model_validate({"name": name, "task": task, "optimiser": optimiser})
+
+
+PRESETS: dict[str, Recipe] = {row[0]: _recipe(*row) for row in ROWS}

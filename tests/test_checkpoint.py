@@ -23,6 +23,7 @@ from imagen_nodes.networks.architecture import Architecture
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from imagen_nodes.networks.patch import PatchDiscriminator
+from imagen_nodes.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from imagen_nodes.networks.sngan import SNGANDiscriminator, SNGANGenerator
 from imagen_nodes.networks.unet_discriminator import UNetDiscriminator
 
@@ -38,6 +39,8 @@ FIELDS = {
     Compact: {"width": 8, "depth": 2, "scale": 2},
     PatchDiscriminator: {"width": 8, "scales": 2, "norm": "spectral"},
     UNetDiscriminator: {"width": 8},
+    R3GANGenerator: {"widths": (32, 16, 16, 16), "classes": 3},
+    R3GANDiscriminator: {"widths": (32, 16, 16, 16), "classes": 3, "class_dim": 8},
 }
 
 
@@ -170,6 +173,8 @@ def test_kinds_are_a_file_format() -> None:
         "unet-discriminator",
         "progan-generator",
         "progan-discriminator",
+        "r3gan-generator",
+        "r3gan-discriminator",
     ]
 
 

@@ -12,6 +12,7 @@ from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
 from .patch import PatchDiscriminator
 from .progan import ProGANDiscriminator, ProGANGenerator
+from .r3gan import R3GANDiscriminator, R3GANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .unet_discriminator import UNetDiscriminator
 
@@ -26,6 +27,8 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     UNetDiscriminator,
     ProGANGenerator,
     ProGANDiscriminator,
+    R3GANGenerator,
+    R3GANDiscriminator,
 )
 
 AnyArchitecture = Annotated[
@@ -38,6 +41,8 @@ AnyArchitecture = Annotated[
     | PatchDiscriminator
     | UNetDiscriminator
     | ProGANGenerator
-    | ProGANDiscriminator,
+    | ProGANDiscriminator
+    | R3GANGenerator
+    | R3GANDiscriminator,
     Field(discriminator="kind"),
 ]

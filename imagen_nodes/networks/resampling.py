@@ -1,0 +1,36 @@
+"""Resampling by a factor of two with the binomial filter [1 3 3 1], in each direction.
+
+Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2020, appendix B;
+where it was first used to keep aliases out: "A Style-Based Generator Architecture for GANs", 2019,
+section 2. Zeros outside the image. Each is a convolution of every channel by itself, which
+differentiates any number of times.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+TAPS = (1.0, 3.0, 3.0, 1.0)
+
+
+def smooth(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
+    """The filter alone, ``gain`` its sum: ``[b c h w] -> [b c h+2p-3 w+2p-3]``."""
+    return F.conv2d(x, _filter(x, gain), padding=padding, groups=x.shape[1])
+
+
+def double(x: Tensor) -> Tensor:
+    """``[b c h w] -> [b c 2h 2w]``: zeros between the pixels, then the filter."""
+    return F.conv_transpose2d(x, _filter(x, 4.0), stride=2, padding=1, groups=x.shape[1])
+
+
+def halve(x: Tensor) -> Tensor:
+    """``[b c h w] -> [b c h/2 w/2]``: the filter, then every other pixel."""
+    return F.conv2d(x, _filter(x, 1.0), stride=2, padding=1, groups=x.shape[1])
+
+
+def _filter(x: Tensor, gain: float) -> Tensor:
+    """``[c 1 4 4]``: one for each channel of ``x``."""
+    taps = x.new_tensor(TAPS)
+    total = sum(TAPS) ** 2
+    return (taps[:, None] * taps * (gain / total)).expand(x.shape[1], 1, -1, -1)

@@ -240,8 +240,8 @@ def count(widths: tuple[int, ...], blocks: int = 2) -> int:
     return total + sum(i * o for i, o in pairwise(widths) if i != o)
 
 
-# Around them, from the published shapes: basis 4x4, linear from z (and class embedding), 1x1 to the image; in the
-# discriminator the same backwards, and 768 features where there are classes.
+# Around them, from the published shapes: basis 4x4, linear from z (and class embedding), 1x1 to the
+# image; in the discriminator the same backwards, and 768 features where there are classes.
 COUNTS = {
     "r3gan-cifar10": (
         count((768,) * 4) + 10 * 64 + 768 * 16 + 128 * 768 + 768 * 3,

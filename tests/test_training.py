@@ -450,6 +450,7 @@ def test_penalties_fit_without_batch_norm(norm: str) -> None:
 FAMILIES = {
     "sngan": {"resolution": 32, "width": 8, "width_max": 8},
     "progan": {"resolution": 16, "width_base": 64, "width_max": 8},
+    "r3gan": {"resolution": 16, "widths": (8, 8, 8), "group": 4},
 }
 
 

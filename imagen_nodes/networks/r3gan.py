@@ -31,13 +31,19 @@ from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Architecture, GeneratorArchitecture, Network, powers_of_two
+from .architecture import (
+    Architecture,
+    GeneratorArchitecture,
+    Network,
+    one_of,
+    powers_of_two,
+    required,
+)
 from .resampling import double, halve
-from .residual import required
 
 RESOLUTIONS = powers_of_two(8, 512)
 SLOPE = 0.2
@@ -50,7 +56,7 @@ Width = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 class _R3GAN(Architecture):
     """What generator and discriminator share: they mirror each other."""
 
-    resolution: int = 32
+    resolution: Annotated[int, one_of(RESOLUTIONS)] = 32
     """Side of the square images, px: a power of two from 8 to 512."""
     channels: Annotated[int, Field(ge=1, le=4)] = 3
     """Image channels: 1 grey, 3 RGB, 4 RGBA."""
@@ -64,13 +70,6 @@ class _R3GAN(Architecture):
     """Channels of each group of the 3x3 convolutions."""
     classes: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Number of classes; 0: unconditional."""
-
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value not in RESOLUTIONS:
-            raise ValueError(f"must be one of {', '.join(map(str, RESOLUTIONS))}")
-        return value
 
     @model_validator(mode="after")
     def _widths_fit(self) -> Self:
@@ -87,6 +86,10 @@ class _R3GAN(Architecture):
                     f"channels within a block of width {width}"
                 )
         return self
+
+    def width_at(self, side: int) -> int:
+        """Channels of the feature maps of ``side`` px."""
+        return self.widths[powers_of_two(4, self.resolution).index(side)]
 
 
 class R3GANGenerator(_R3GAN, GeneratorArchitecture):

@@ -14,11 +14,6 @@ from torch.nn import functional as F
 TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
-def smooth(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
-    """The filter alone, ``gain`` its sum: ``[b c h w] -> [b c h+2p-3 w+2p-3]``."""
-    return F.conv2d(x, _filter(x, gain), padding=padding, groups=x.shape[1])
-
-
 def double(x: Tensor) -> Tensor:
     """``[b c h w] -> [b c 2h 2w]``: zeros between the pixels, then the filter."""
     return F.conv_transpose2d(x, _filter(x, 4.0), stride=2, padding=1, groups=x.shape[1])

@@ -214,7 +214,9 @@ def _require_extras() -> None:
 def _table() -> str:
     from .presets import PRESETS
 
-    rows = [("preset", "px", "width", "classes", "loss", "regularisers", "batch", "kimg")]
+    rows: list[tuple[str, ...]] = [
+        ("preset", "px", "width", "classes", "loss", "regularisers", "batch", "kimg")
+    ]
     for name, recipe in PRESETS.items():
         generator = recipe.task.generator
         side, width = generator.resolution, generator.width_at(generator.resolution // 2)

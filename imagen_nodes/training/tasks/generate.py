@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from ...networks.architecture import Architecture
 from ...networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ...networks.progan import ProGANDiscriminator, ProGANGenerator
+from ...networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from ...networks.sngan import SNGANDiscriminator, SNGANGenerator
 from ..augment import AdaptiveAugment, Augment, apply
 from ..losses import LOSSES, LossName
@@ -25,11 +26,13 @@ class Generate(Task):
     kind: Literal["generate"] = "generate"
     """Names this task in files."""
     generator: Annotated[
-        DCGANGenerator | SNGANGenerator | ProGANGenerator, Field(discriminator="kind")
+        DCGANGenerator | SNGANGenerator | ProGANGenerator | R3GANGenerator,
+        Field(discriminator="kind"),
     ] = DCGANGenerator()
     """Latents to images."""
     discriminator: Annotated[
-        DCGANDiscriminator | SNGANDiscriminator | ProGANDiscriminator, Field(discriminator="kind")
+        DCGANDiscriminator | SNGANDiscriminator | ProGANDiscriminator | R3GANDiscriminator,
+        Field(discriminator="kind"),
     ] = DCGANDiscriminator()
     """Images to a logit."""
     loss: LossName = "bce"

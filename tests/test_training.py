@@ -1043,6 +1043,28 @@ def test_declaring_arguments_does_not_import_torch() -> None:
     assert (result.stdout, result.stderr) == ("False\n", "")
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_profile_of_a_recipe(
+    place: Path, capsys: pytest.CaptureFixture[str], resumed: bool
+) -> None:
+    words = [preset(place), "--data", "pictures"]
+    if resumed:
+        begin(place)
+        words = ["--resume", "run"]
+    before = sorted(place.rglob("*"))
+    assert train(*words, "--profile") == 0
+    out = capsys.readouterr().out
+    assert "a step of 8 images takes" in out
+    assert "8 steps" in out
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_period_has_every_lazy_term_equally_often() -> None:
+    assert small().task.period == 1
+    terms = [{"kind": "r1", "every": 4}, {"kind": "drift", "every": 6}]
+    assert game(norm="none", regularisers=terms, generator_every=5).task.period == 60
+
+
 def test_the_list_of_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--list") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -65,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kimg", type=float, metavar="N", help="length of the training: the same as --set kimg=N"
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: cuda if any)")
+    parser.add_argument(
+        "--profile", action="store_true", help="say where the time of a step goes, and end"
+    )
     parser.add_argument("--list", action="store_true", help="list the presets, and end")
 
 
@@ -83,6 +86,9 @@ def main(args: argparse.Namespace) -> int:
 
     keep_memory()
     display = BarDisplay() if sys.stdout.isatty() else PlainDisplay()
+    if args.profile:
+        display.note(_profile(args, display))
+        return 0
     with ExitStack() as stack:
         try:
             session = stack.enter_context(_session(args, display))
@@ -97,6 +103,24 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(args: argparse.Namespace, display: Display) -> str:
+    from ..devices import open_device
+    from .start import measure
+
+    if args.resume is not None:
+        run = _run_to_resume(args)
+        recipe, data = _resumed_recipe(args.preset, run), args.data or Path(run.plan().data)
+    else:
+        recipe, data = _recipe(args.preset), args.data
+    return measure(_changed(recipe, args), _required(data), open_device(args.device or ""), display)
+
+
+def _required(data: Path | None) -> Path:
+    if data is None:
+        raise UsageError("train: needs the pictures to train on: --data PATH")
+    return data
+
+
 def _session(args: argparse.Namespace, display: Display) -> AbstractContextManager[Session]:
     from ..devices import open_device
     from .run import Run
@@ -105,9 +129,8 @@ def _session(args: argparse.Namespace, display: Display) -> AbstractContextManag
     device = open_device(args.device or "")
     if args.resume is None:
         recipe = _changed(_recipe(args.preset), args)
-        if args.data is None:
-            raise UsageError("train: needs the pictures to train on: --data PATH")
-        return begin(recipe, args.data, device, display, Run(args.run) if args.run else RUNS)
+        data = _required(args.data)
+        return begin(recipe, data, device, display, Run(args.run) if args.run else RUNS)
     run = _run_to_resume(args)
     return resume(
         run, _changed(_resumed_recipe(args.preset, run), args), args.data, device, display

@@ -14,6 +14,7 @@ from ..errors import DataError, TrainingError
 from .data import Dataset, Stream, open_data
 from .loop import Loop
 from .precision import DTYPES, probe
+from .profile import profile, render
 from .progress import Display
 from .recipe import Recipe
 from .run import Plan, Run, new_run
@@ -23,6 +24,8 @@ from .session import Session
 CHANGEABLE = frozenset({"kimg", "log_kimg", "on_divergence", "sample_kimg", "snapshot_kimg"})
 # Skipped pictures that are named one by one.
 NAMED = 5
+# Steps that --profile takes about, and the longest period that it takes whole.
+PROFILED, LONGEST = 8, 64
 
 
 @contextmanager
@@ -43,10 +46,7 @@ def begin(
             "another folder"
         )
     dataset = load_data(recipe, data, display)
-    if recipe.precision == "auto":
-        dtype = probe(recipe, _stream(recipe, dataset, device), device, display.note)
-        name = next(name for name in DTYPES if DTYPES[name] == dtype)
-        recipe = Recipe.model_validate({**recipe.model_dump(), "precision": name})
+    recipe = _with_precision(recipe, dataset, device, display)
     plan = Plan(
         recipe=recipe,
         data=str(data.resolve()),
@@ -88,6 +88,32 @@ def resume(
         session.resume()
         run.write_plan(plan)
         yield session
+
+
+def measure(recipe: Recipe, data: Path, device: torch.device, display: Display) -> str:
+    """Where the time of a step goes, as text; nothing is written.
+
+    Raises:
+        DataError: the data cannot be used for ``recipe``.
+    """
+    dataset = load_data(recipe, data, display)
+    recipe = _with_precision(recipe, dataset, device, display)
+    stream = _stream(recipe, dataset, device)
+    period = recipe.task.period
+    # Whole periods, since a lazy penalty falls on one step of each; few, where they are long.
+    steps = period * max(1, PROFILED // period) if period <= LONGEST else PROFILED
+    return render(profile(Loop(recipe, stream, device, DTYPES[recipe.precision]), steps))
+
+
+def _with_precision(
+    recipe: Recipe, dataset: Dataset, device: torch.device, display: Display
+) -> Recipe:
+    """``recipe`` with its precision resolved."""
+    if recipe.precision != "auto":
+        return recipe
+    dtype = probe(recipe, _stream(recipe, dataset, device), device, display.note)
+    name = next(name for name in DTYPES if DTYPES[name] == dtype)
+    return Recipe.model_validate({**recipe.model_dump(), "precision": name})
 
 
 def same(was: Recipe, now: Recipe) -> Recipe:

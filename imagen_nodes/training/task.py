@@ -57,6 +57,11 @@ class Task(Spec):
     def shipped(self) -> str:
         """Name of the network whose average is written as weights."""
 
+    @property
+    def period(self) -> int:
+        """Steps after which what they compute comes round again: some have more losses."""
+        return 1
+
     @abstractmethod
     def losses(
         self, networks: dict[str, nn.Module], batch: Batch, moment: Moment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
@@ -92,6 +93,11 @@ class Generate(Task):
     @property
     def shipped(self) -> str:
         return "generator"
+
+    @property
+    def period(self) -> int:
+        lazy = [term.every for term in self.regularisers if isinstance(term, Regulariser)]
+        return math.lcm(self.generator_every, *lazy)
 
     def losses(
         self, networks: dict[str, nn.Module], batch: Batch, moment: Moment

@@ -341,6 +341,15 @@ def test_several_discriminator_steps() -> None:
         assert ("generator" in found) == (step % 3 == 0)
 
 
+def test_lazy_terms_count_their_networks_turns() -> None:
+    terms = [{"kind": "orthogonal", "every": 2}, {"kind": "drift", "every": 3}]
+    loop = Loop(game(generator_every=2, regularisers=terms), stream(), CPU, torch.float32)
+    found = [set(loop.step().losses) & {"orthogonal", "drift"} for _ in range(8)]
+    assert [s for s, names in enumerate(found) if "orthogonal" in names] == [1, 5]
+    assert [s for s, names in enumerate(found) if "drift" in names] == [0, 3, 6]
+    assert loop.recipe.task.period == 12
+
+
 def test_a_clipped_discriminator() -> None:
     recipe = game(loss="wasserstein", regularisers=[{"kind": "clip", "limit": 0.003}])
     loop = Loop(recipe, stream(), CPU, torch.float32)

@@ -51,7 +51,7 @@ class Regulariser(Spec):
     weight: Positive = 1.0
     """Factor of the term."""
     every: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Steps from one computation to the next, the weight multiplied by as many."""
+    """The network's turns from one computation to the next, the weight multiplied by as many."""
 
     @property
     def network(self) -> Literal["discriminator", "generator"]:

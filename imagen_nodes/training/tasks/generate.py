@@ -96,7 +96,11 @@ class Generate(Task):
 
     @property
     def period(self) -> int:
-        lazy = [term.every for term in self.regularisers if isinstance(term, Regulariser)]
+        lazy = [
+            term.every * (self.generator_every if term.network == "generator" else 1)
+            for term in self.regularisers
+            if isinstance(term, Regulariser)
+        ]
         return math.lcm(self.generator_every, *lazy)
 
     def losses(
@@ -130,7 +134,9 @@ class Generate(Task):
                 random,
                 moment.memory,
             )
-            return self._terms(network, step, at)
+            # Counted in the network's own turns, or a lazy term might never meet one.
+            turn = step // self.generator_every if network == "generator" else step
+            return self._terms(network, turn, at)
 
         signals = {
             "real logit": real_logits.mean(),
@@ -153,13 +159,13 @@ class Generate(Task):
         loss = game.generator(real_logits.detach(), fake_logits)
         yield Update("generator", {"generator": loss} | terms("generator"))
 
-    def _terms(self, network: str, step: int, at: Round) -> dict[str, Tensor]:
-        """The regularisers' losses that are due for ``network``."""
+    def _terms(self, network: str, turn: int, at: Round) -> dict[str, Tensor]:
+        """The regularisers' losses that are due at this turn of ``network``."""
         due = (
             term
             for term in self.regularisers
             if isinstance(term, Regulariser) and term.network == network
-            if step % term.every == 0
+            if turn % term.every == 0
         )
         return {term.kind: term.loss(at) for term in due}
 

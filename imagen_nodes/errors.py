@@ -16,6 +16,8 @@ prints it and nothing else.
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import Any
 
 
@@ -58,6 +60,20 @@ class DataError(ImagenError):
 
 class StorageError(ImagenError):
     """A file cannot be written: a full disk, no permission."""
+
+    def __init__(self, message: str, error: OSError | None = None) -> None:
+        super().__init__(message)
+        self._number = error.errno if error else None
+
+    @classmethod
+    def at(cls, path: Path, error: OSError) -> StorageError:
+        """For ``error``, which came up while ``path`` was written."""
+        return cls(f"{path}: cannot be written: {error.strerror or error}", error)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is for want of space, which may come."""
+        return self._number in (errno.ENOSPC, errno.EDQUOT)
 
 
 class RunError(ImagenError):

@@ -37,7 +37,7 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object])
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise StorageError.at(path, error) from error
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from imagen_nodes.training.augment import (
     diff_augment,
     jitter,
 )
+from imagen_nodes.training.randomness import Numbers
 
 EVERYTHING = {"blit": 1.0, "geometry": 1.0, "colour": 1.0, "cutout": 1.0, "noise": 1.0}
 SPECS: dict[str, DiffAugment | AdaptiveAugment | RampedAugment] = {
@@ -35,12 +36,12 @@ SPECS: dict[str, DiffAugment | AdaptiveAugment | RampedAugment] = {
 }
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeded(seed: int = 0) -> Numbers:
+    return Numbers(torch.Generator().manual_seed(seed))
 
 
 def pictures(count: int = 3, channels: int = 3, h: int = 6, w: int = 8, seed: int = 0) -> Tensor:
-    return torch.rand(count, channels, h, w, generator=seeded(seed)) * 2 - 1
+    return seeded(seed).uniform(count, channels, h, w) * 2 - 1
 
 
 def float64(*values: float) -> Tensor:

@@ -166,10 +166,10 @@ def test_parts_and_groups(profiled: Profile) -> None:
 
 def test_it_leaves_no_marks() -> None:
     loop = tiny()
-    before = [dict(vars(x)) for x in (loop.data, loop.ema)]
+    before = [dict(vars(x)) for x in (loop.data, *loop.averages)]
     profile(loop, steps=1, seconds=0.01)
     assert loop.nimg == 4 * 8
-    assert [set(vars(x)) for x in (loop.data, loop.ema)] == [set(x) for x in before]
+    assert [set(vars(x)) for x in (loop.data, *loop.averages)] == [set(x) for x in before]
     modules = [m for network in loop.networks.values() for m in network.modules()]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
 
@@ -181,7 +181,9 @@ class Stub:
 
     device: torch.device = CPU
     data: Any = field(default_factory=lambda: SimpleNamespace(batch=lambda: torch.randn(2, 8)))
-    ema: Any = field(default_factory=lambda: SimpleNamespace(update=lambda: torch.zeros(3).exp()))
+    averages: Any = field(
+        default_factory=lambda: [SimpleNamespace(update=lambda: torch.zeros(3).exp())]
+    )
     networks: dict[str, nn.Module] = field(
         default_factory=lambda: {
             "generator": nn.Sequential(nn.Linear(8, 16), nn.Tanh()),
@@ -202,7 +204,7 @@ class Stub:
             create_graph=True,
         )
         gradient.square().sum().backward(inputs=list(discriminator.parameters()))
-        self.ema.update()
+        self.averages[0].update()
 
 
 def test_whose_a_record_is() -> None:

@@ -12,21 +12,35 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from imagen_nodes.networks.dcgan import DCGANDiscriminator
+from imagen_nodes.training.randomness import Numbers
 from imagen_nodes.training.regularisers import (
     R1,
     R2,
     AnyRegulariser,
     Clip,
     Drift,
+    FeatureMatching,
     GradientPenalty,
     LeCam,
     Orthogonal,
+    PathLength,
     Regulariser,
     Round,
     squared_gradients,
 )
+from imagen_nodes.training.schedule import Schedule
 
-KINDS = ("r1", "r2", "gradient-penalty", "drift", "lecam", "orthogonal", "clip")
+KINDS = (
+    "r1",
+    "r2",
+    "gradient-penalty",
+    "drift",
+    "lecam",
+    "orthogonal",
+    "feature-matching",
+    "path-length",
+    "clip",
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -51,7 +65,9 @@ def round_of(score: Callable[[Tensor], Tensor], **fields: Any) -> Round:
         "fake": fake,
         "real_logits": score(real),
         "fake_logits": score(fake),
-        "random": seeded(3),
+        "random": Numbers(seeded(3)),
+        "generate": lambda z: z,
+        "latents": torch.zeros(5, 2),
         "memory": {},
     }
     return Round(**{**values, **fields})
@@ -138,8 +154,8 @@ def test_drift() -> None:
 
 
 def test_lecam_by_hand() -> None:
-    """Means of the logits start at the first step's and decay by 0.9; distances beyond the other
-    side's mean count, squared."""
+    """Means of the logits are of the steps before, start at the first's and decay by 0.9; distances
+    beyond the other side's mean count, squared."""
     memory: dict[str, Tensor] = {}
     term = LeCam(weight=2, decay=0.9)
 
@@ -148,12 +164,21 @@ def test_lecam_by_hand() -> None:
             "real_logits": torch.tensor(real).float(),
             "fake_logits": torch.tensor(fake).float(),
         }
-        return term.loss(round_of(linear(images(0, 1)), memory=memory, **logits)).item()
+        found = term.loss(round_of(linear(images(0, 1)), memory=memory, **logits)).item()
+        term.follow(
+            memory,
+            {
+                "real logit": torch.tensor(real).float().mean(),
+                "fake logit": torch.tensor(fake).float().mean(),
+            },
+        )
+        return found
 
-    # Means 2 and -1. real: (2-(-1))^2 twice; fake: (2-(-1))^2 twice.
+    # Its own means 2 and -1. real: (2-(-1))^2 twice; fake: (2-(-1))^2 twice.
     assert loss([2, 2], [-1, -1]) == pytest.approx(2 * (9 + 9))
-    # Means 0.9*2 + 0.1*0 = 1.8 and 0.9*-1 + 0.1*3 = -0.6; fake 3 is above 1.8: nothing.
-    assert loss([0, 0], [3, 3]) == pytest.approx(2 * 0.36)
+    # Still 2 and -1: real 0 is 1 above, fake 3 is above 2: nothing.
+    assert loss([0, 0], [3, 3]) == pytest.approx(2 * 1)
+    # Means 0.9*2 + 0.1*0 = 1.8 and 0.9*-1 + 0.1*3 = -0.6.
     assert {name: round(float(v), 6) for name, v in memory.items()} == {
         "lecam.real": 1.8,
         "lecam.fake": -0.6,
@@ -175,6 +200,53 @@ def test_orthogonal_by_hand() -> None:
     nn.init.orthogonal_(orthogonal.weight, generator=seeded())
     at = round_of(linear(images(0, 1)), network=orthogonal)
     assert Orthogonal().loss(at).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_feature_matching_by_hand() -> None:
+    """Features (x, 2x) of one-pixel images: real means 2 and 4, generated 5 and 10."""
+
+    def features(x: Tensor) -> Tensor:
+        return torch.cat([x, 2 * x], 1).flatten(1)
+
+    real, fake = (torch.tensor(v).reshape(2, 1, 1, 1) for v in ([1.0, 3.0], [4.0, 6.0]))
+    fake.requires_grad_()
+    at = round_of(lambda x: x.flatten(1)[:, 0], real=real, fake=fake, features=features)
+    loss = FeatureMatching(weight=0.5).loss(at)
+    assert loss.item() == pytest.approx(0.5 * (9 + 36) / 2)
+    loss.backward()
+    assert fake.grad is not None
+    assert fake.grad.abs().min() > 0
+
+
+def test_path_lengths_of_a_linear_generator() -> None:
+    """G(z) = A z, whose J' y is A' y for every z; a is the running mean of the lengths before."""
+    linear_map = torch.randn(2 * 3 * 3, 4, generator=seeded(0)).requires_grad_()
+    latents = torch.randn(6, 4, generator=seeded(1))
+    memory = {"path length": torch.tensor(0.3)}
+    at = round_of(
+        linear(images(0, 1)),
+        generate=lambda z: (z @ linear_map.t()).unflatten(1, (2, 3, 3)),
+        latents=latents,
+        memory=memory,
+        random=Numbers(seeded(2)),
+    )
+    term = PathLength(weight=5, every=1, shrink=2, decay=0.9)
+    loss = term.loss(at)
+    y = torch.randn(3, 2, 3, 3, generator=seeded(2)).flatten(1) / 3
+    lengths = (y @ linear_map).norm(dim=1)
+    mean = float(lengths.detach().mean())
+    torch.testing.assert_close(loss, 5 * (lengths - 0.3).square().mean())
+    (ours,) = torch.autograd.grad(loss, linear_map)
+    (wanted,) = torch.autograd.grad(5 * (lengths - 0.3).square().mean(), linear_map)
+    torch.testing.assert_close(ours, wanted)
+    term.follow(memory, at.signals)
+    assert float(memory["path length"]) == pytest.approx(0.9 * 0.3 + 0.1 * mean)
+
+
+def test_a_weight_that_moves() -> None:
+    at = round_of(linear(images(0, 1)), real_logits=torch.tensor([1.0, 3.0]))
+    term = Drift(weight=Schedule(start=2, end=1, kimg=1, shape="linear"))
+    assert term.loss(at, 500).item() == pytest.approx(1.5 * 5)
 
 
 def test_clip() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import copy
+import errno
 import io
 import itertools
 import json
@@ -36,8 +37,13 @@ from imagen_nodes.errors import (
     UsageError,
 )
 from imagen_nodes.evaluation.plots import loss_plot, smooth
-from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from imagen_nodes.training import cli, precision
+from imagen_nodes.networks.dcgan import (
+    DCGANDiscriminator,
+    DCGANDiscriminatorNetwork,
+    DCGANGenerator,
+)
+from imagen_nodes.training import cli, precision, session
+from imagen_nodes.training import run as run_module
 from imagen_nodes.training.data import Dataset, Stream
 from imagen_nodes.training.loop import Loop
 from imagen_nodes.training.losses import LOSSES, AdversarialLoss, LossName
@@ -243,7 +249,7 @@ def test_two_steps_by_hand(loss: str, losses: Any, classes: int) -> None:
         for key, p in network.named_parameters():
             ours = dict(loop.networks[name].named_parameters())[key]
             torch.testing.assert_close(ours, p, rtol=1e-4, atol=1e-5, msg=f"{name}.{key}")
-    for key, p in loop.ema.network.named_parameters():
+    for key, p in loop.averages[0].network.named_parameters():
         torch.testing.assert_close(p, average[key], rtol=1e-4, atol=1e-5, msg=key)
     assert loop.nimg == 16
 
@@ -271,7 +277,7 @@ def test_a_snapshot_does_not_disturb_the_loop() -> None:
     for _ in range(3):
         plain.step()
         watched.step()
-        watched.snapshot()
+        watched.snapshots()
     assert_equal(plain.state(), watched.state())
 
 
@@ -578,7 +584,7 @@ def test_the_snapshot_is_the_average_and_its_card_says_all(place: Path) -> None:
     assert kind == "data:image/jpeg;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as thumbnail:
         assert thumbnail.size == (64, 64)
-    weights, average = model.network.state_dict(), state_of(run)["ema"]
+    weights, average = model.network.state_dict(), state_of(run)["averages"][0]
     for name, _ in model.network.named_parameters():
         assert torch.equal(weights[name], average[name])
     # The grid is what the file gives, for the latents that never change.
@@ -756,7 +762,7 @@ def test_a_state_of_the_loop_alone_is_as_good(place: Path) -> None:
         loop.step()
     torch.save(loop.state(), run.folder / "state-000000040.pt")
     train("--resume", "run", "--kimg", "0.16")
-    for part in ("nimg", "networks", "optimisers", "ema"):
+    for part in ("nimg", "networks", "optimisers", "averages"):
         assert_equal(state_of(run)[part], state_of(whole)[part])
 
 
@@ -777,8 +783,8 @@ def test_another_recipe_is_refused_by_field(place: Path) -> None:
     with pytest.raises(TrainingError) as info:
         train("--resume", "run", "--set", "batch=16", "--set", "optimiser.lr=0.1", "--kimg", "9")
     assert str(info.value).splitlines() == [
-        "a resumed run keeps its recipe, all but kimg, log_kimg, on_divergence, sample_kimg, "
-        "snapshot_kimg:",
+        "a resumed run keeps its recipe, all but accumulate, kimg, log_kimg, on_divergence, "
+        "sample_kimg, snapshot_kimg:",
         "batch: was 8, now 16",
         "optimiser.lr: was 0.0002, now 0.1",
     ]
@@ -801,20 +807,51 @@ def test_other_data_is_refused(place: Path) -> None:
 # ---------------------------------------------------------------- what may go wrong
 
 
-def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run waits, says so once, and goes on as if nothing had been."""
     whole = begin(place, "whole", snapshot_kimg=0.08)
-    fields = {"snapshot_kimg": 0.08}
+    synced, tries = os.fsync, list[str]()
+
+    def full(handle: int) -> None:
+        name = str(Path(f"/proc/self/fd/{handle}").readlink())
+        if "state-000000080" in name and len(tries) < 3:
+            tries.append(name)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        synced(handle)
+
+    monkeypatch.setattr(session, "PATIENCE", 0.01)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        run = begin(place, snapshot_kimg=0.08)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "space" in line] == [
+        "paused: run/state-000000080.pt: cannot be written: No space left on device. The training "
+        "goes on as soon as there is space; Ctrl-C ends it",
+        "on again: there is space",
+    ]
+    assert len(tries) == 3
+    assert not list(run.folder.rglob(".*"))
+    assert_same_run(whole, run)
+
+
+def test_a_full_disk_that_stays_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the wait; the run goes on from its last state."""
+    whole = begin(place, "whole", snapshot_kimg=0.08)
     synced = os.fsync
 
     def full(handle: int) -> None:
         if "state-000000160" in str(Path(f"/proc/self/fd/{handle}").readlink()):
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
         synced(handle)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
+        patch.setattr(time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(StorageError) as info:
-            begin(place, **fields)
+            begin(place, snapshot_kimg=0.08)
     assert str(info.value) == (
         "run/state-000000160.pt: cannot be written: No space left on device. "
         "Free some space; --resume run goes on from state-000000080.pt"
@@ -826,11 +863,59 @@ def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always full device")
-def test_a_full_disk_while_logging(place: Path) -> None:
+def test_a_full_disk_while_logging(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "run").mkdir()
     (place / "run" / "stats.jsonl").symlink_to("/dev/full")
+    monkeypatch.setattr(time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(StorageError, match=r"run/stats\.jsonl: cannot be written: No space left"):
         begin(place)
+
+
+def test_no_permission_is_no_reason_to_wait(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(handle: int) -> None:
+        if "state-" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(StorageError, match=r"state-000000160\.pt: cannot be written: Permission"):
+        begin(place)
+
+
+@pytest.mark.parametrize("written", [0, 5])
+def test_half_a_line_is_taken_back(tmp_path: Path, written: int) -> None:
+    class Filling(io.FileIO):
+        def write(self, content: Any) -> int:
+            if self.tell() > 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content[:written]) if written else super().write(content)
+
+    path = tmp_path / "file"
+    path.write_bytes(b"1234" if written else b"123456")
+    with Filling(path, "ab") as file, pytest.raises(OSError, match="No space"):
+        run_module._append(file, b"56789abc")
+    assert path.read_bytes() == (b"1234" if written else b"123456")
+
+
+def test_out_of_memory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would fit is tried out, and the option named; the last state is as it was."""
+    whole = begin(place, "whole")
+    compute = DCGANDiscriminatorNetwork.forward
+
+    def limited(self: Any, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return compute(self, images, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DCGANDiscriminatorNetwork, "forward", limited)
+        with pytest.raises(TrainingError) as info:
+            begin(place)
+    assert str(info.value) == (
+        "cpu: out of memory with 8 images at a time; --resume run goes on from the beginning. 2 at "
+        "a time fit: --set accumulate=4 takes the same steps in as many parts"
+    )
+    assert train("--resume", "run") == 0
+    assert_same_run(whole, Run(place / "run"))
 
 
 def test_a_loss_that_is_not_finite(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

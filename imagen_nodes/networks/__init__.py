@@ -10,6 +10,7 @@ from .architecture import Architecture
 from .compact import Compact
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
+from .multi_scale import MultiScaleDiscriminator
 from .patch import PatchDiscriminator
 from .progan import ProGANDiscriminator, ProGANGenerator
 from .r3gan import R3GANDiscriminator, R3GANGenerator
@@ -29,6 +30,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     ProGANDiscriminator,
     R3GANGenerator,
     R3GANDiscriminator,
+    MultiScaleDiscriminator,
 )
 
 AnyArchitecture = Annotated[
@@ -43,6 +45,7 @@ AnyArchitecture = Annotated[
     | ProGANGenerator
     | ProGANDiscriminator
     | R3GANGenerator
-    | R3GANDiscriminator,
+    | R3GANDiscriminator
+    | MultiScaleDiscriminator,
     Field(discriminator="kind"),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 from torch import Generator, Tensor, nn
@@ -68,6 +68,18 @@ class Growing(Network):
     def resolution(self) -> int:
         """Side of the images at the present progress, px."""
 
+    @property
+    @abstractmethod
+    def share(self) -> float:
+        """How far that resolution is faded in, above 0 to 1."""
+
+
+Conditioning = Literal["projection", "auxiliary"]
+"""How a discriminator judges classes. projection: the logit says how far the image is typical of
+its label (Miyato & Koyama, "cGANs with Projection Discriminator", 2018); auxiliary: a classifier
+beside the logit, which both networks want to be right (Odena et al., "Conditional Image Synthesis
+With Auxiliary Classifier GANs", 2017)."""
+
 
 class Architecture(Spec):
     """A network's hyperparameters. Subclasses add a literal ``kind``, which is a file format:
@@ -98,6 +110,36 @@ class GeneratorArchitecture(Architecture):
     """Length of the latent vector z."""
     classes: int
     """Number of classes; 0: unconditional."""
+
+
+class DiscriminatorArchitecture(Architecture):
+    """What judges images, with a ``resolution``, ``channels`` and ``classes`` as a generator's. Its
+    network takes ``[b channels resolution resolution]`` in -1..1 and ``labels [b]`` (int64; None
+    where there are no classes) and gives logits ``[b]``, or ``[b n]`` where it is of n parts."""
+
+    has_features: ClassVar[bool] = False
+    """Whether its network has ``features(images) -> [b ...]``, what its logits are made from."""
+
+    @property
+    def normalises_batches(self) -> bool:
+        """Whether it has batch norm, past which there is no gradient of a single image."""
+        return False
+
+    @property
+    def compares_images(self) -> bool:
+        """Whether a logit depends on the other images of the batch."""
+        return self.normalises_batches
+
+    @property
+    def spectral(self) -> bool:
+        """Whether its weights are spectrally normalised."""
+        return False
+
+    @property
+    def classifies(self) -> bool:
+        """Whether its network has ``classify(images) -> (logits [b], class logits [b classes])``:
+        an auxiliary classifier in place of labels."""
+        return False
 
 
 def one_of(values: Sequence[int]) -> AfterValidator:

@@ -17,7 +17,7 @@ embedding (Miyato & Koyama, "cGANs with Projection Discriminator", 2018, equatio
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -25,6 +25,8 @@ from torch import Generator, Tensor, nn
 
 from .architecture import (
     Architecture,
+    Conditioning,
+    DiscriminatorArchitecture,
     GeneratorArchitecture,
     Network,
     check_attention,
@@ -40,14 +42,14 @@ from .normalisation import (
     spectral_norm,
 )
 
-RESOLUTIONS = powers_of_two(16, 256)
+RESOLUTIONS = powers_of_two(8, 256)
 
 
 class _DCGAN(Architecture):
     """What generator and discriminator share: they mirror each other."""
 
     resolution: Annotated[int, one_of(RESOLUTIONS)] = 32
-    """Side of the square images, px: a power of two from 16 to 256."""
+    """Side of the square images, px: a power of two from 8 to 256."""
     channels: Annotated[int, Field(ge=1, le=4)] = 3
     """Image channels: 1 grey, 3 RGB, 4 RGBA."""
     width: Annotated[int, Field(ge=8, le=512, multiple_of=8)] = 128
@@ -91,14 +93,30 @@ class DCGANGenerator(_DCGAN, GeneratorArchitecture):
         return DCGANGeneratorNetwork(self)
 
 
-class DCGANDiscriminator(_DCGAN):
+class DCGANDiscriminator(_DCGAN, DiscriminatorArchitecture):
     """Images to one logit each by strided convolutions."""
+
+    has_features: ClassVar[bool] = True
 
     kind: Literal["dcgan-discriminator"] = "dcgan-discriminator"
     """Names this architecture in files."""
     norm: Literal["batch", "spectral", "none"] = "batch"
     """Batch norm of all maps but the outermost; spectral norm of all weights; or neither. Gradient
     penalties need a discriminator without batch norm."""
+    conditioning: Conditioning = "projection"
+    """How it judges classes; unused without."""
+
+    @property
+    def normalises_batches(self) -> bool:
+        return self.norm == "batch"
+
+    @property
+    def spectral(self) -> bool:
+        return self.norm == "spectral"
+
+    @property
+    def classifies(self) -> bool:
+        return bool(self.classes) and self.conditioning == "auxiliary"
 
     def build(self) -> DCGANDiscriminatorNetwork:
         return DCGANDiscriminatorNetwork(self)
@@ -162,7 +180,7 @@ class DCGANDiscriminatorNetwork(Network):
             # Batch norm has a bias of its own.
             bias = outermost or a.norm != "batch"
             conv = HalvingConv2d(inputs, outputs, bias=bias)
-            layers.append(spectral_norm(conv, a.norm == "spectral"))
+            layers.append(spectral_norm(conv, a.spectral))
             if a.norm == "batch" and not outermost:
                 layers.append(nn.BatchNorm2d(outputs))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
@@ -170,12 +188,26 @@ class DCGANDiscriminatorNetwork(Network):
                 layers.append(SelfAttention(outputs))
             inputs = outputs
         self.main = nn.Sequential(*layers)
-        self.logit = spectral_norm(MapToLogit(inputs), a.norm == "spectral")
-        embed = nn.Embedding(a.classes, inputs) if a.classes else None
-        self.embed = spectral_norm(embed, a.norm == "spectral") if embed else None
+        self.logit = spectral_norm(MapToLogit(inputs), a.spectral)
+        self.embed = self.classes = None
+        if a.classifies:
+            self.classes = spectral_norm(nn.Linear(inputs, a.classes), a.spectral)
+        elif a.classes:
+            self.embed = spectral_norm(nn.Embedding(a.classes, inputs), a.spectral)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The last feature maps ``[b c 4 4]``."""
+        return self.main(images)
+
+    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[b]`` and class logits ``[b classes]``: Odena et al., "Conditional Image
+        Synthesis With Auxiliary Classifier GANs", 2017, section 3."""
+        assert self.classes is not None
+        features = self.main(images)
+        return self.logit(features), self.classes(features.sum((2, 3)))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        features = self.main(images)  # [b c 4 4]
+        features = self.main(images)
         logits = self.logit(features)
         if self.embed is not None:
             labels = required(labels, "discriminator")
@@ -188,12 +220,12 @@ class DCGANDiscriminatorNetwork(Network):
 
 
 def initialise(network: nn.Module, random: Generator) -> None:
-    """Convolutions and embeddings ~ N(0, 0.02), batch norm gains ~ N(1, 0.02), biases 0; gains of
-    the class are 1.
+    """Convolutions, linear layers, embeddings ~ N(0, 0.02), batch norm gains ~ N(1, 0.02), biases
+    0; gains of the class are 1.
 
     Source: Radford et al. 2015, section 4 (0.02); the gains' mean of 1 is the authors' code."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding | nn.Linear):
             nn.init.normal_(raw_weight(module), 0.0, 0.02, generator=random)
         elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02, generator=random)

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from .architecture import (
     Architecture,
+    DiscriminatorArchitecture,
     GeneratorArchitecture,
     Growing,
     one_of,
@@ -89,13 +90,17 @@ class ProGANGenerator(_ProGAN, GeneratorArchitecture):
         return ProGANGeneratorNetwork(self)
 
 
-class ProGANDiscriminator(_ProGAN):
+class ProGANDiscriminator(_ProGAN, DiscriminatorArchitecture):
     """Images to one logit each, grown a resolution at a time."""
 
     kind: Literal["progan-discriminator"] = "progan-discriminator"
     """Names this architecture in files."""
     group: Annotated[int, Field(ge=1, le=1024)] = 4
     """Images that minibatch standard deviation compares."""
+
+    @property
+    def compares_images(self) -> bool:
+        return True
 
     def build(self) -> ProGANDiscriminatorNetwork:
         return ProGANDiscriminatorNetwork(self)
@@ -116,6 +121,10 @@ class _Grown(Growing):
     @property
     def resolution(self) -> int:
         return self.sides[self.stage()[0]]
+
+    @property
+    def share(self) -> float:
+        return self.stage()[1]
 
     def grow(self, progress: float) -> None:
         if not 0 <= progress < math.inf:

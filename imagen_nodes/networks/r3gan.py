@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from .architecture import (
     Architecture,
+    DiscriminatorArchitecture,
     GeneratorArchitecture,
     Network,
     one_of,
@@ -106,7 +107,7 @@ class R3GANGenerator(_R3GAN, GeneratorArchitecture):
         return R3GANGeneratorNetwork(self)
 
 
-class R3GANDiscriminator(_R3GAN):
+class R3GANDiscriminator(_R3GAN, DiscriminatorArchitecture):
     """Images to one logit each."""
 
     kind: Literal["r3gan-discriminator"] = "r3gan-discriminator"

@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from functools import partial
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
@@ -38,6 +38,8 @@ from torch.nn import functional as F
 
 from .architecture import (
     Architecture,
+    Conditioning,
+    DiscriminatorArchitecture,
     GeneratorArchitecture,
     Network,
     check_attention,
@@ -116,8 +118,10 @@ class SNGANGenerator(_SNGAN, GeneratorArchitecture):
         return SNGANGeneratorNetwork(self)
 
 
-class SNGANDiscriminator(_SNGAN):
+class SNGANDiscriminator(_SNGAN, DiscriminatorArchitecture):
     """Images to one logit each by residual blocks, all but ``depth`` of which halve."""
+
+    has_features: ClassVar[bool] = True
 
     kind: Literal["sngan-discriminator"] = "sngan-discriminator"
     """Names this architecture in files."""
@@ -132,6 +136,16 @@ class SNGANDiscriminator(_SNGAN):
     """Number of blocks after that, which keep the resolution."""
     spectral_norm: bool = True
     """Normalise all weights, which is what SNGAN is named for."""
+    conditioning: Conditioning = "projection"
+    """How it judges classes; unused without."""
+
+    @property
+    def spectral(self) -> bool:
+        return self.spectral_norm
+
+    @property
+    def classifies(self) -> bool:
+        return bool(self.classes) and self.conditioning == "auxiliary"
 
     @model_validator(mode="after")
     def _last_fits(self) -> Self:
@@ -218,18 +232,31 @@ class SNGANDiscriminatorNetwork(Network):
             inputs = outputs
         self.attention = _attention(a)
         self.linear = spectral_norm(nn.Linear(inputs, 1), a.spectral_norm)
-        self.embed = None
-        if a.classes:
+        self.embed = self.classes = None
+        if a.classifies:
+            self.classes = spectral_norm(nn.Linear(inputs, a.classes), a.spectral_norm)
+        elif a.classes:
             self.embed = spectral_norm(nn.Embedding(a.classes, inputs), a.spectral_norm)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """What the logits are linear in: ``[b c]``."""
         x = images
         for block in self.blocks:
             x = block(x)
             # The first map of a side: blocks after the last halving add no attention.
             if x.shape[2] in self.architecture.attention and block.halve:
                 x = self.attention[str(x.shape[2])](x)
-        features = F.relu(x).sum((2, 3))
+        return F.relu(x).sum((2, 3))
+
+    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[b]`` and class logits ``[b classes]``: Odena et al., "Conditional Image
+        Synthesis With Auxiliary Classifier GANs", 2017, section 3."""
+        assert self.classes is not None
+        features = self.features(images)
+        return self.linear(features)[:, 0], self.classes(features)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        features = self.features(images)
         logits = self.linear(features)[:, 0]
         if self.embed is not None:
             # Equation 4: how far the features point to what is typical of the class.

@@ -21,10 +21,11 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..spec import Spec
+from .randomness import Numbers
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -53,7 +54,7 @@ class Pipe(Spec):
     noise: Share = 0.0
     """Gaussian noise on the colours."""
 
-    def transform(self, images: Tensor, p: float, random: Generator) -> Tensor:
+    def transform(self, images: Tensor, p: float, random: Numbers) -> Tensor:
         """``[b c h w]`` float32 in -1..1 -> the same, a little beyond -1..1 at places; ``p`` in
         0..1."""
         draws = Draws(len(images), random)
@@ -77,7 +78,7 @@ class Draws:
     """Random numbers for ``count`` images, ``[count]`` float64: 0, which leaves an image as it is,
     but for those that a coin of probability p picks."""
 
-    def __init__(self, count: int, random: Generator) -> None:
+    def __init__(self, count: int, random: Numbers) -> None:
         self.count = count
         self.random = random
 
@@ -89,15 +90,15 @@ class Draws:
         return self.coin(p) * (low + (high - low) * self._rand())
 
     def normal(self, p: float, deviation: float) -> Tensor:
-        random = torch.randn(self.count, generator=self.random, dtype=torch.float64)
-        return self.coin(p) * deviation * random
+        drawn = self.random.normal(self.count, dtype=torch.float64)
+        return self.coin(p) * deviation * drawn
 
     def below(self, p: float, limit: int) -> Tensor:
         """Whole numbers from 0 to ``limit`` - 1."""
         return self.coin(p) * (self._rand() * limit).floor()
 
     def _rand(self) -> Tensor:
-        return torch.rand(self.count, generator=self.random, dtype=torch.float64)
+        return self.random.uniform(self.count, dtype=torch.float64)
 
 
 # ------------------------------------------------------------------------------ geometry
@@ -255,10 +256,10 @@ def cut_out(images: Tensor, boxes: Tensor) -> Tensor:
     return images.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[:, None], 0.0)
 
 
-def add_noise(images: Tensor, deviation: Tensor, random: Generator) -> Tensor:
+def add_noise(images: Tensor, deviation: Tensor, random: Numbers) -> Tensor:
     """N(0, deviation) on every colour of every pixel; ``deviation [b]``."""
     colour, alpha = split_alpha(images)
-    noise = torch.randn(colour.shape, generator=random).to(images.device, images.dtype)
+    noise = random.normal(*colour.shape).to(images.device, images.dtype)
     deviation = deviation.to(images.device, images.dtype)[:, None, None, None]
     return torch.cat([colour + deviation * noise, alpha], 1)
 

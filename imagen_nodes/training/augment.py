@@ -17,10 +17,12 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..spec import Positive, Spec
 from .ada import Draws, Pipe, Share, cut_out, resample, split_alpha, translation
+from .randomness import Numbers
+from .schedule import Schedule, value_at
 
 Policy = Literal["colour", "translation", "cutout"]
 
@@ -37,14 +39,14 @@ class DiffAugment(Spec):
     """Names this augmentation in files."""
     policy: Annotated[tuple[Policy, ...], Field(min_length=1)] = ("colour", "translation", "cutout")
     """The transformations, in this order."""
-    p: Share = 1.0
-    """Probability of each, for each image; 0: none."""
+    p: Share | Schedule = 1.0
+    """Probability of each, for each image; 0: none; a number or a schedule."""
 
     def probability(self, nimg: int) -> float:
         """p after ``nimg`` images."""
-        return self.p
+        return min(value_at(self.p, nimg), 1)
 
-    def transform(self, images: Tensor, p: float, random: Generator) -> Tensor:
+    def transform(self, images: Tensor, p: float, random: Numbers) -> Tensor:
         return diff_augment(images, self.policy, random, p)
 
 
@@ -64,11 +66,12 @@ class AdaptiveAugment(Pipe):
         """p at this moment."""
         return float(memory[P]) if P in memory else self.start
 
-    def follow(self, memory: dict[str, Tensor], real_logits: Tensor, step: int) -> None:
-        """Take note of the logits ``[b]`` at a step's real images; every few steps p moves."""
-        signs = memory.get(SIGNS, real_logits.new_zeros(())) + real_logits.sign().mean()
+    def follow(self, memory: dict[str, Tensor], mean_sign: Tensor, images: int, step: int) -> None:
+        """Take note of the mean sign of the logits at a step's ``images`` real images; every few
+        steps p moves."""
+        signs = memory.get(SIGNS, torch.zeros_like(mean_sign)) + mean_sign
         if (step + 1) % ADAPT_STEPS == 0:
-            images = ADAPT_STEPS * len(real_logits)
+            images = ADAPT_STEPS * images
             p = torch.tensor(self.remembered(memory), dtype=torch.float64)
             # On the CPU, where apply needs it.
             memory[P] = adapt(p, (signs / ADAPT_STEPS).cpu(), images, self.target, self.kimg)
@@ -103,13 +106,13 @@ def apply(
     augment: DiffAugment | AdaptiveAugment | RampedAugment,
     images: Tensor,
     p: float | Tensor,
-    random: Generator,
+    random: Numbers,
 ) -> Tensor:
     """``images [b c h w]``, c from 1 to 4, about -1..1 -> the same, seen through ``augment``.
 
     ``p`` in 0..1 is the probability of each transformation for each image at this moment (a tensor
     had better be on the CPU: its value is needed there). At 0 the very tensor that came in is
-    returned and nothing drawn. ``random`` is a CPU generator, whose state alone decides; each image
+    returned and nothing drawn. ``random`` alone decides; each image
     has numbers of its own, wherever it stands. Computed in float32, returned in the images' type.
     """
     p = float(p)
@@ -136,7 +139,7 @@ def adapt(
 
 
 def diff_augment(
-    images: Tensor, policy: tuple[Policy, ...], random: Generator, p: float = 1.0
+    images: Tensor, policy: tuple[Policy, ...], random: Numbers, p: float = 1.0
 ) -> Tensor:
     """``images [b c h w]`` float32 in -1..1 through each of ``policy`` in turn, each image with
     probability ``p``."""
@@ -186,7 +189,7 @@ def _between(draws: Draws, low: int, high: int) -> Tensor:
 # ------------------------------------------------------------------------------ colour
 
 
-def jitter(images: Tensor, strength: float, random: Generator) -> Tensor:
+def jitter(images: Tensor, strength: float, random: Numbers) -> Tensor:
     """Colour jitter of the data: ``images [b c h w]`` in -1..1, each with brightness, saturation
     and contrast of its own, stay in -1..1. ``strength`` from 0 (none) to 1: brightness moves by up
     to it, the others are multiplied by up to 1 - strength to 1 + strength."""

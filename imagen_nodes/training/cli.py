@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ..errors import Cancelled, TrainingError, UsageError
+from ..errors import Cancelled, ImagenError, TrainingError, UsageError
 from ..spec import problems
 
 if TYPE_CHECKING:
+    from .processes import Processes
     from .progress import Display
     from .recipe import Recipe
     from .run import Run
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--run",
+        "--run-folder",  # torchrun takes --run for one of its own
         type=Path,
         metavar="DIR",
         help="folder of the run (default: runs/00000-PRESET, ...)",
@@ -82,16 +84,34 @@ def main(args: argparse.Namespace) -> int:
         return 0
     _require_extras()
     from .memory import keep_memory
-    from .progress import BarDisplay, PlainDisplay
+    from .processes import joined
 
     keep_memory()
-    display = BarDisplay() if sys.stdout.isatty() else PlainDisplay()
+    with joined() as processes:
+        try:
+            return _main(args, processes)
+        except (ImagenError, RuntimeError) as error:
+            if processes.first:
+                raise
+            # The first process says what all of them run into; of the rest, this one has to.
+            if not isinstance(error, ImagenError):
+                print(f"process {processes.rank}: {error}", file=sys.stderr)
+            return getattr(error, "exit_code", 1)
+
+
+def _main(args: argparse.Namespace, processes: Processes) -> int:
+    from .progress import BarDisplay, NoDisplay, PlainDisplay
+
+    if not processes.first:
+        display = NoDisplay()
+    else:
+        display = BarDisplay() if sys.stdout.isatty() else PlainDisplay()
     if args.profile:
         display.note(_profile(args, display))
         return 0
     with ExitStack() as stack:
         try:
-            session = stack.enter_context(_session(args, display))
+            session = stack.enter_context(_session(args, display, processes))
         except KeyboardInterrupt:
             raise Cancelled("stopped before the training began; nothing is lost") from None
         if session.loop.nimg >= session.end:
@@ -121,7 +141,9 @@ def _required(data: Path | None) -> Path:
     return data
 
 
-def _session(args: argparse.Namespace, display: Display) -> AbstractContextManager[Session]:
+def _session(
+    args: argparse.Namespace, display: Display, processes: Processes
+) -> AbstractContextManager[Session]:
     from ..devices import open_device
     from .run import Run
     from .start import begin, resume
@@ -130,11 +152,11 @@ def _session(args: argparse.Namespace, display: Display) -> AbstractContextManag
     if args.resume is None:
         recipe = _changed(_recipe(args.preset), args)
         data = _required(args.data)
-        return begin(recipe, data, device, display, Run(args.run) if args.run else RUNS)
+        run = Run(args.run) if args.run else RUNS
+        return begin(recipe, data, device, display, run, processes)
     run = _run_to_resume(args)
-    return resume(
-        run, _changed(_resumed_recipe(args.preset, run), args), args.data, device, display
-    )
+    recipe = _changed(_resumed_recipe(args.preset, run), args)
+    return resume(run, recipe, args.data, device, display, processes)
 
 
 def _run_to_resume(args: argparse.Namespace) -> Run:

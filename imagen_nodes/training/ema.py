@@ -11,19 +11,22 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from .schedule import Number, value_at
+
 
 class EMA:
-    """Keeps an averaged copy of ``network``. ``half_life`` in kimg; never longer than ``ramp`` of
-    the images seen so far, so that the first average is not of the initial weights."""
+    """Keeps an averaged copy of ``network``. ``half_life`` in kimg, a number or a schedule; never
+    longer than ``ramp`` of the images seen so far, so that the first average is not of the initial
+    weights."""
 
-    def __init__(self, network: nn.Module, half_life: float, ramp: float = 0.05) -> None:
+    def __init__(self, network: nn.Module, half_life: Number, ramp: float = 0.05) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.half_life = half_life
         self.ramp = ramp
 
     def half_life_at(self, nimg: int) -> float:
         """The half-life after ``nimg`` images, in images."""
-        return min(self.half_life * 1000, nimg * self.ramp)
+        return min(value_at(self.half_life, nimg) * 1000, nimg * self.ramp)
 
     @torch.no_grad()
     def update(self, network: nn.Module, nimg: int, batch: int) -> None:

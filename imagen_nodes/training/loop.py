@@ -1,7 +1,8 @@
 """The loop: networks by name, steps counted in images.
 
 Everything random is drawn from (seed, nimg), so that state at any step is enough to go on exactly
-as if nothing had happened.
+as if nothing had happened. A step's batch may be computed in parts, one after another or by several
+processes; gradients and values are the means over all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from .data import Stream
 from .ema import EMA
-from .randomness import torch_random
+from .processes import ALONE, Processes, share_statistics
+from .randomness import Numbers, torch_random
 from .recipe import Recipe
 from .task import Batch, Moment, Update
 
@@ -27,20 +29,31 @@ class Values(NamedTuple):
 
 
 class Loop:
-    """Trains a recipe's networks on ``device``, where ``data`` puts its batches."""
+    """Trains a recipe's networks on ``device``, where ``data`` puts its batches: those of its
+    process, where there are several."""
 
-    def __init__(self, recipe: Recipe, data: Stream, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Stream,
+        device: torch.device,
+        dtype: torch.dtype,
+        processes: Processes = ALONE,
+    ) -> None:
         self.recipe = recipe
         self.data = data
         self.device = device
         self.dtype = dtype
+        self.processes = processes
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         self.reset()
 
     def reset(self) -> None:
         """Go to the beginning."""
-        self.nimg, recipe = 0, self.recipe
+        self.nimg, self.rate_factor, recipe = 0, 1.0, self.recipe
+        # Processes of the state that this goes on from.
+        self.began_with = self.processes.world
         adam = recipe.optimiser
         for name, architecture in recipe.task.architectures.items():
             network = architecture.build()
@@ -48,29 +61,51 @@ class Loop:
             network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
             self.networks[name] = network
             self.optimisers[name] = torch.optim.Adam(
-                network.parameters(), adam.rate(name), adam.betas, adam.eps, fused=True
+                network.parameters(), adam.rate(name, 0), adam.betas_at(0), adam.eps, fused=True
             )
-        self.ema = EMA(self.networks[recipe.task.shipped], recipe.ema_half_life)
+        shipped = self.networks[recipe.task.shipped]
+        self.averages = [EMA(shipped, half_life) for half_life in recipe.ema_half_lives]
+        for network in self.networks.values():
+            share_statistics(network, self.processes)
         self.memory: dict[str, Tensor] = {}
 
     def step(self) -> Values:
         """Show one batch to the discriminator, and update every network whose turn it is."""
-        recipe = self.recipe
+        recipe, parts = self.recipe, self.recipe.accumulate
+        self._prepare()
         batch = self.data.batch(self.nimg, recipe.batch)
-        random = torch_random(recipe.seed, 0, self.nimg, "step")
+        moments = [self._moment(part) for part in range(parts)]
+        turns = [
+            self._updates(part, moment)
+            for part, moment in zip(batch.split(parts), moments, strict=True)
+        ]
         values = Values({}, {})
-        for update in self._updates(batch, Moment(self.nimg, random, self.memory)):
-            parameters = list(self.networks[update.network].parameters())
-            optimiser = self.optimisers[update.network]
-            optimiser.zero_grad()
-            # Only this network's gradients: the others' are neither wanted nor paid for.
-            torch.stack(list(update.losses.values())).sum().backward(inputs=parameters)
-            optimiser.step()
-            values.losses.update((k, v.detach()) for k, v in update.losses.items())
-            values.signals.update((k, v.detach()) for k, v in update.signals.items())
+        # Every part's turn at one network, then that network's update, then on to the next.
+        while updates := [update for turn in turns if (update := self._backward(turn))]:
+            update = self._carry_out(updates)
+            recipe.task.updated(update, self.networks, moments[0], self.memory)
+            values.losses.update(update.losses)
+            values.signals.update(update.signals)
         self.nimg += recipe.batch
-        self.ema.update(self.networks[recipe.task.shipped], self.nimg, recipe.batch)
+        for average in self.averages:
+            average.update(self.networks[recipe.task.shipped], self.nimg, recipe.batch)
         return values
+
+    def _prepare(self) -> None:
+        """Bring networks and optimisers to this moment."""
+        task, adam, nimg = self.recipe.task, self.recipe.optimiser, self.nimg
+        task.prepare([*self.networks.values(), *(a.network for a in self.averages)], nimg)
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = adam.rate(name, nimg) * self.rate_factor
+                group["betas"] = adam.betas_at(nimg)
+
+    def _moment(self, part: int) -> Moment:
+        recipe, parts = self.recipe, self.recipe.accumulate
+        random = torch_random(recipe.seed, 0, self.nimg, "step")
+        first, world = self.processes.rank * parts, self.processes.world
+        numbers = Numbers(random, first + part, world * parts)
+        return Moment(self.nimg, recipe.batch, numbers, self.memory, graphs=parts == 1)
 
     def _updates(self, batch: Batch, moment: Moment) -> Iterator[Update]:
         """The task's updates, its forward passes in the run's precision. Autocast must not be on
@@ -84,11 +119,39 @@ class Loop:
                 return
             yield update
 
-    def snapshot(self) -> nn.Module:
-        """The averaged network, ready to be written: on the CPU, in evaluation mode."""
+    def _backward(self, turn: Iterator[Update]) -> Update | None:
+        """Add a part's gradients to the network's; its values, without graphs."""
+        update = next(turn, None)
+        if update is None:
+            return None
+        parameters = list(self.networks[update.network].parameters())
+        loss = torch.stack(list(update.losses.values())).sum() / self.recipe.accumulate
+        # Only this network's gradients: the others' are neither wanted nor paid for.
+        loss.backward(inputs=parameters)
+        losses, signals = (
+            {name: value.detach() for name, value in values.items()}
+            for values in (update.losses, update.signals)
+        )
+        return Update(update.network, losses, signals)
+
+    def _carry_out(self, updates: list[Update]) -> Update:
+        """Step a network on the gradients that its parts have left; the parts' mean values."""
+        network = updates[0].network
+        losses = _mean([update.losses for update in updates])
+        signals = _mean([update.signals for update in updates])
+        gradients = [p.grad for p in self.networks[network].parameters() if p.grad is not None]
+        self.processes.average([*gradients, *losses.values(), *signals.values()])
+        optimiser = self.optimisers[network]
+        optimiser.step()
+        optimiser.zero_grad()
+        return Update(network, losses, signals)
+
+    def snapshots(self) -> list[nn.Module]:
+        """The averaged networks, ready to be written: on the CPU, in evaluation mode."""
         random = torch_random(self.recipe.seed, 0, 0, "statistics")
         latents = [self.recipe.task.latents(self.recipe.batch, random) for _ in range(32)]
-        return self.ema.snapshot([self._latents_to_device(pair) for pair in latents]).cpu()
+        pairs = [self._latents_to_device(pair) for pair in latents]
+        return [average.snapshot(pairs).cpu() for average in self.averages]
 
     def _latents_to_device(self, pair: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Any]:
         z, labels = pair
@@ -96,9 +159,7 @@ class Loop:
 
     def scale_rates(self, factor: float) -> None:
         """Multiply every learning rate from here on; it is part of the state."""
-        for optimiser in self.optimisers.values():
-            for group in optimiser.param_groups:
-                group["lr"] *= factor
+        self.rate_factor *= factor
 
     def state(self) -> dict[str, Any]:
         """All that :meth:`restore` needs: tensors and numbers only."""
@@ -106,8 +167,10 @@ class Loop:
             "nimg": self.nimg,
             "networks": {name: n.state_dict() for name, n in self.networks.items()},
             "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
-            "ema": self.ema.network.state_dict(),
+            "averages": [average.network.state_dict() for average in self.averages],
             "memory": dict(self.memory),
+            "rate_factor": self.rate_factor,
+            "processes": self.processes.world,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -116,7 +179,18 @@ class Loop:
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
             self.optimisers[name].load_state_dict(state["optimisers"][name])
-        self.ema.network.load_state_dict(state["ema"])
-        # States of older versions have none.
+        # States of older versions have one average, and neither memory nor a factor.
+        averages = state["averages"] if "averages" in state else [state["ema"]]
+        for average, weights in zip(self.averages, averages, strict=True):
+            average.network.load_state_dict(weights)
         memory: dict[str, Tensor] = state.get("memory", {})
         self.memory = {name: value.to(self.device) for name, value in memory.items()}
+        self.rate_factor = float(state.get("rate_factor", 1.0))
+        self.began_with = int(state.get("processes", 1))
+
+
+def _mean(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """By name."""
+    if len(values) == 1:
+        return values[0]
+    return {name: torch.stack([value[name] for value in values]).mean(0) for name in values[0]}

@@ -25,8 +25,9 @@ def probe(
     """The faster of float32 and bfloat16 for ``recipe`` on ``device``, timed over a few steps of
     throw-away networks; ``say`` gets the figures."""
     loops = {dtype: Loop(recipe, data, device, dtype) for dtype in DTYPES.values()}
-    for loop in loops.values():  # the first step allocates, and chooses kernels
-        _timed_step(loop)
+    for loop in loops.values():
+        loop.nimg = recipe.settled
+        _timed_step(loop)  # the first step allocates, and chooses kernels
     best = dict.fromkeys(loops, float("inf"))
     start = time.perf_counter()
     for _ in range(ROUNDS):
@@ -46,5 +47,5 @@ def _timed_step(loop: Loop) -> float:
     start = time.perf_counter()
     loop.step()
     # Reading a value of what a step writes last waits for the device.
-    next(loop.ema.network.parameters()).sum().item()
+    next(loop.averages[0].network.parameters()).sum().item()
     return time.perf_counter() - start

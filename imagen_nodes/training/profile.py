@@ -187,7 +187,8 @@ def _marked(loop: Loop) -> Generator[None]:
     optimisers do so by themselves."""
     with ExitStack() as stack:
         stack.enter_context(_marked_method(loop.data, "batch", DATA))
-        stack.enter_context(_marked_method(loop.ema, "update", EMA))
+        for average in loop.averages:
+            stack.enter_context(_marked_method(average, "update", EMA))
         for name, network in loop.networks.items():
             # Its parts too: a loss may call one alone, as a mapping network.
             for module in (network, *network.children()):

@@ -51,6 +51,23 @@ class Display(ABC):
         """The means since the last tick are known."""
 
 
+class NoDisplay(Display):
+    """Of a process that leaves the talking to another."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def running(self, nimg: int, total: int) -> Generator[None]:
+        yield
+
+    def step(self, nimg: int) -> None:
+        pass
+
+    def tick(self, tick: Tick) -> None:
+        pass
+
+
 class PlainDisplay(Display):
     """One line a tick."""
 

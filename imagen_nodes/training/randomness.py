@@ -1,7 +1,7 @@
 """Random numbers that depend on (seed, rank, nimg, purpose) alone.
 
 Nothing is drawn from a stream that goes on, so a resumed run draws what the uninterrupted one
-would have drawn.
+would have drawn; and whoever computes a part of a batch draws the numbers of the whole one.
 """
 
 from __future__ import annotations
@@ -10,11 +10,35 @@ import zlib
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 
 
-def torch_random(seed: int, rank: int, nimg: int, purpose: str) -> torch.Generator:
+class Numbers:
+    """Random numbers for the images of a batch of which only the ``part``-th of ``parts`` equal
+    parts is here: drawn for all of them, so that the parts together draw what one alone would."""
+
+    def __init__(self, random: Generator, part: int = 0, parts: int = 1) -> None:
+        self.random = random
+        self.part = part
+        self.parts = parts
+
+    def normal(self, count: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """``[count *shape]`` ~ N(0, 1) for the ``count`` images that are here; on the CPU."""
+        drawn = torch.randn(count * self.parts, *shape, generator=self.random, dtype=dtype)
+        return self._mine(drawn, count)
+
+    def uniform(self, count: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The same in 0..1."""
+        drawn = torch.rand(count * self.parts, *shape, generator=self.random, dtype=dtype)
+        return self._mine(drawn, count)
+
+    def _mine(self, drawn: Tensor, count: int) -> Tensor:
+        return drawn[self.part * count : (self.part + 1) * count]
+
+
+def torch_random(seed: int, rank: int, nimg: int, purpose: str) -> Generator:
     """A CPU generator for one purpose at one moment of one run."""
-    return torch.Generator().manual_seed(_entropy(seed, rank, nimg, purpose))
+    return Generator().manual_seed(_entropy(seed, rank, nimg, purpose))
 
 
 def numpy_random(seed: int, rank: int, nimg: int, purpose: str) -> np.random.Generator:

@@ -7,25 +7,39 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ..spec import Positive, Spec
+from .schedule import Number, Schedule, value_at
 from .tasks.generate import Generate
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Adam(Spec):
     """Kingma & Ba, "Adam", 2015. One for each network."""
 
-    lr: Positive = 2e-4
-    """Learning rate."""
-    rates: dict[str, Positive] = Field(default_factory=dict[str, Positive])
+    lr: Number = 2e-4
+    """Learning rate; a number or a schedule."""
+    rates: dict[str, Number] = Field(default_factory=dict[str, Number])
     """Learning rates of networks, by name, that have another (Heusel et al., "GANs Trained by a Two
     Time-Scale Update Rule", 2017)."""
-    betas: tuple[float, float] = (0.5, 0.999)
-    """Decay of the first and second moment."""
+    betas: tuple[Decay | Schedule, Decay | Schedule] = (0.5, 0.999)
+    """Decay of the first and second moment; numbers or schedules."""
     eps: Positive = 1e-8
     """Added to the denominator."""
 
-    def rate(self, network: str) -> float:
-        """The learning rate of a network."""
-        return self.rates.get(network, self.lr)
+    @model_validator(mode="after")
+    def _betas_decay(self) -> Self:
+        for beta in self.betas:
+            if isinstance(beta, Schedule) and max(beta.start, beta.end) >= 1:
+                raise ValueError("betas: a beta stays below 1")
+        return self
+
+    def rate(self, network: str, nimg: int) -> float:
+        """The learning rate of a network after ``nimg`` images."""
+        return value_at(self.rates.get(network, self.lr), nimg)
+
+    def betas_at(self, nimg: int) -> tuple[float, float]:
+        """The betas after ``nimg`` images."""
+        return value_at(self.betas[0], nimg), value_at(self.betas[1], nimg)
 
 
 class Recipe(Spec):
@@ -39,14 +53,21 @@ class Recipe(Spec):
     """Length of the training, thousands of images shown to the discriminator."""
     batch: Annotated[int, Field(ge=2, le=65536)] = 64
     """Images a step."""
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Parts in which a process computes its batch, one after another, to need less memory. The
+    step is the same, but for what compares images: batch norm and minibatch standard deviation see
+    one part at a time."""
     optimiser: Adam = Adam()
     """The same for every network."""
     flip: bool = True
     """Mirror every other image, at random."""
     crop: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of the sides that a random window may cut off, before it is enlarged; 0: none."""
-    ema_half_life: Positive = 50
-    """Of the averaged generator, kimg; never longer than 5% of the images seen."""
+    colour: Annotated[float, Field(ge=0, le=1)] = 0
+    """Strength of random changes of brightness, saturation and contrast; 0: none."""
+    ema_half_life: Number | tuple[Number, ...] = 50
+    """Of the averaged generator, kimg; never longer than 5% of the images seen. Several: an average
+    each, the first of which draws the samples."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides every random number."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -61,6 +82,33 @@ class Recipe(Spec):
     snapshot_kimg: Positive = 50
     """Distance of snapshots and training states, kimg."""
 
+    @property
+    def settled(self) -> int:
+        """A moment from which on every step is a whole one, images."""
+        return -(-self.task.settled // self.batch) * self.batch
+
+    @property
+    def ema_half_lives(self) -> tuple[Number, ...]:
+        """One or more."""
+        half_lives = self.ema_half_life
+        return half_lives if isinstance(half_lives, tuple) else (half_lives,)
+
+    @model_validator(mode="after")
+    def _there_is_an_average(self) -> Self:
+        lives = self.ema_half_lives
+        if not lives or len({half_life_name(life) for life in lives}) < len(lives):
+            raise ValueError("ema_half_life: give one or more, all different")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"accumulate: a batch of {self.batch} does not split into {self.accumulate} equal "
+                "parts"
+            )
+        return self
+
     @model_validator(mode="after")
     def _rates_are_of_networks(self) -> Self:
         networks = self.task.architectures
@@ -70,3 +118,8 @@ class Recipe(Spec):
                     f"optimiser.rates: no network {name!r}; there are {', '.join(networks)}"
                 )
         return self
+
+
+def half_life_name(half_life: Number) -> str:
+    """What tells averages apart in names: the half-life, at its end where it moves, kimg."""
+    return f"{half_life.end if isinstance(half_life, Schedule) else half_life:g}"

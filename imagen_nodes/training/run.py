@@ -20,10 +20,10 @@ import io
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -42,6 +42,7 @@ from .recipe import Recipe
 PLAN = "recipe.json"
 STATS = "stats.jsonl"
 LOCK = "lock"
+SNAPSHOTS = "snapshots"
 RUN_NAME = re.compile(r"(\d{5,})-(.+)")
 KEPT_STATES = 2
 
@@ -133,8 +134,8 @@ class Run:
 
     def append(self, tick: Tick) -> None:
         """Add a line to the statistics."""
-        with _storage(self.folder / STATS) as path, path.open("ab") as file:
-            file.write(_line(tick))
+        with _storage(self.folder / STATS) as path, path.open("ab", buffering=0) as file:
+            _append(file, _line(tick))
 
     def write_plot(self, ticks: list[Tick]) -> None:
         """Draw the losses of ``ticks``, at least one."""
@@ -152,7 +153,7 @@ class Run:
 
     def write_snapshot(self, name: str, card: Card, network: nn.Module, nimg: int) -> Path:
         """Keep the weights of this moment."""
-        path = self.folder / "snapshots" / f"{name}-{nimg // 1000:06d}.safetensors"
+        path = self.folder / SNAPSHOTS / f"{name}-{nimg // 1000:06d}.safetensors"
         checkpoint.save(path, card, network)
         return path
 
@@ -215,8 +216,8 @@ class Events:
         self._event = proto.Event
         self._path = folder / f"events.out.tfevents.{time.time():.6f}"
         with _storage(self._path):
-            self._file: IO[bytes] = self._path.open("wb")
-        self._records = RecordWriter(self._file)
+            self._file = self._path.open("wb", buffering=0)
+        self._writer = RecordWriter
         start = proto.SessionLog(status=proto.SessionLog.START)
         self._write(file_version="brain.Event:2", step=nimg + 1)
         self._write(session_log=start, step=nimg + 1)
@@ -256,10 +257,64 @@ class Events:
         self._write(summary=proto.Summary(value=[value]), step=nimg)
 
     def _write(self, **content: Any) -> None:
+        event = self._event(wall_time=time.time(), **content)
+        record = io.BytesIO()
+        self._writer(record).write(event.SerializeToString())
         with _storage(self._path):
-            event = self._event(wall_time=time.time(), **content)
-            self._records.write(event.SerializeToString())
-            self._file.flush()
+            _append(self._file, record.getvalue())
+
+
+class Elsewhere(Run):
+    """The run as a process sees it that trains along and leaves the folder to the first one."""
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        yield
+
+    def write_plan(self, plan: Plan) -> None:
+        pass
+
+    def repair(self, nimg: int) -> list[Tick]:
+        return []
+
+    def append(self, tick: Tick) -> None:
+        pass
+
+    def write_plot(self, ticks: list[Tick]) -> None:
+        pass
+
+    def write_samples(self, picture: Image.Image, nimg: int) -> None:
+        pass
+
+    def write_snapshot(self, name: str, card: Card, network: nn.Module, nimg: int) -> Path:
+        return self.folder
+
+    def write_state(self, state: Mapping[str, Any], nimg: int) -> Path:
+        return self.folder
+
+    def restore(
+        self, restore: Callable[[dict[str, Any]], None], say: Callable[[str], None]
+    ) -> Path | None:
+        return None
+
+    def events(self, nimg: int) -> Events:
+        return NoEvents()
+
+
+class NoEvents(Events):
+    """Nothing is written."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def tick(self, tick: Tick) -> None:
+        pass
+
+    def samples(self, picture: Image.Image, nimg: int) -> None:
+        pass
 
 
 def new_run(parent: Path, name: str) -> Run:
@@ -294,9 +349,22 @@ def _line(tick: Tick) -> bytes:
     return tick.model_dump_json().encode() + b"\n"
 
 
+def _append(file: io.FileIO, content: bytes) -> None:
+    """All of it or nothing: a disk that is full may take half of it first."""
+    end = file.seek(0, io.SEEK_END)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        with suppress(OSError):  # a device has no length
+            file.truncate(end)
+        raise
+
+
 @contextmanager
 def _storage(path: Path) -> Generator[Path]:
     try:
         yield path
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise StorageError.at(path, error) from error

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..checkpoint import Card, Training
 from ..errors import Cancelled, StorageError, TrainingError
 from ..images import from_network, grid, to_pictures
+from .card import card
 from .divergence import Divergence, watch
 from .loop import Loop
+from .memory import fitting
 from .progress import Display, Tick
 from .randomness import torch_random
+from .recipe import half_life_name
 from .run import Events, Plan, Run
 
 SAMPLES = 64
-THUMBNAIL_SAMPLES = 16
-THUMBNAIL_SIDE = 128
+# Seconds between two tries to write to a disk that is full.
+PATIENCE = 5
 # Times that the learning rates are halved from one state before it is given up.
 MOST_HALVINGS = 4
 
 
 Window = dict[str, dict[int, Tensor]]
+T = TypeVar("T")
 
 
 class Session:
@@ -50,6 +52,7 @@ class Session:
         # How often the learning rates were halved from the state that was gone back to last.
         self._halvings = 0
         self._halved_at: Path | None = None
+        self._stopping: Callable[[], bool] = lambda: False
         self._seconds = 0.0
         self._begun = self._since = time.monotonic()
         self._since_nimg = 0
@@ -59,6 +62,13 @@ class Session:
         path = self._go_back()
         where = f"from {path}" if path else "from the beginning: it has no state yet"
         self.display.note(f"resuming {self.run.folder} at {self.loop.nimg} images, {where}")
+        before, world = self.loop.began_with, self.loop.processes.world
+        if before != world:
+            self.display.note(
+                f"note: trained by {before} processes so far, now by {world}: the same steps, but "
+                "for rounding and for what compares the images of a process (minibatch standard "
+                "deviation)"
+            )
 
     def train(self, stopping: Callable[[], bool]) -> None:
         """Step to the end, or until ``stopping()``, which is asked after every step.
@@ -67,34 +77,45 @@ class Session:
             Cancelled: it was stopped; everything is saved.
             TrainingError: a loss or a weight is not finite any more, and the recipe wants to stop
                 or halving the learning rates did not help; nothing of that is saved.
-            StorageError: a file cannot be written; the last state is as it was.
+            StorageError: a file cannot be written, and not for want of space, or it was stopped
+                while it waited for some; the last state is as it was.
         """
+        self._stopping = stopping
         try:
             while self.loop.nimg < self.end:
                 try:
-                    self._train(stopping)
+                    self._train()
                 except Divergence as divergence:
-                    self._recover(divergence, stopping)
+                    self._recover(divergence)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(self._about_memory()) from error
         except StorageError as error:
             raise StorageError(f"{error}. Free some space; {self._way_on()}") from error
 
-    def _train(self, stopping: Callable[[], bool]) -> None:
+    def _train(self) -> None:
         self._begun = self._since = time.monotonic()
         self._since_nimg = self.loop.nimg
         running = self.display.running(self.loop.nimg, self.end)
         with self.run.events(self.loop.nimg) as events, running:
             while self.loop.nimg < self.end:
-                self._step(events)
-                if stopping() and self.loop.nimg < self.end:
+                ticked = self._step(events)
+                if self._asked_to_stop(ticked) and self.loop.nimg < self.end:
                     self._stop()
 
-    def _recover(self, divergence: Divergence, stopping: Callable[[], bool]) -> None:
+    def _asked_to_stop(self, ticked: bool) -> bool:
+        """In any process; several of them agree on it at a tick, which waits for them anyhow."""
+        processes = self.loop.processes
+        if processes.world > 1 and not ticked:
+            return False
+        return processes.any(self._stopping(), self.loop.device)
+
+    def _recover(self, divergence: Divergence) -> None:
         """Go back to the last state, and on from there at half the learning rates.
 
         Raises:
             TrainingError: the recipe wants to stop, or that did not help.
         """
-        layer = self._first_layer(divergence, stopping)
+        layer = self._first_layer(divergence)
         text = f"{divergence.text}, first at the output of {layer}" if layer else divergence.text
         state = self._go_back()
         if state != self._halved_at:
@@ -108,37 +129,47 @@ class Session:
             f"warning: {text}. Back to {where}, on at {0.5**self._halvings:g} of its learning rates"
         )
 
-    def _first_layer(self, divergence: Divergence, stopping: Callable[[], bool]) -> str | None:
+    def _first_layer(self, divergence: Divergence) -> str | None:
         """The layer in which it began: the steps since the last state once more, watched."""
         self.display.note(f"{divergence.text}; going over the last steps to find the layer")
         self._go_back()
         with watch(self.loop.networks) as found:
-            while self.loop.nimg <= divergence.nimg and not found and not stopping():
+            while self.loop.nimg <= divergence.nimg and not self._found(found):
                 self.loop.step()
         return found[0] if found else None
 
+    def _found(self, layers: list[str]) -> bool:
+        """Whether any process has found one, or is to stop."""
+        return self.loop.processes.any(bool(layers) or self._stopping(), self.loop.device)
+
     def _go_back(self) -> Path | None:
         """To the last state, whose path it is; to the beginning where there is none yet."""
+        processes = self.loop.processes
         path = self.run.restore(self._restore, self.display.note)
-        if path is None:
+        path, state = processes.share((path, self._state() if path else None))
+        if state is None:
             self.loop.reset()
             self._losses, self._signals = {}, {}
+        elif not processes.first:
+            self._restore(state)
         self._ticks = self.run.repair(self.loop.nimg)
         return path
 
-    def _step(self, events: Events) -> None:
+    def _step(self, events: Events) -> bool:
+        """One step and all that it owes; whether it was logged."""
         values = self.loop.step()
         for window, of_step in ((self._losses, values.losses), (self._signals, values.signals)):
             for name, value in of_step.items():
                 window.setdefault(name, {})[self.loop.nimg] = value
         self.display.step(self.loop.nimg)
         recipe = self.plan.recipe
-        if self._due(recipe.log_kimg):
+        if ticked := self._due(recipe.log_kimg):
             self._log(events)
         samples, save = self._due(recipe.sample_kimg), self._due(recipe.snapshot_kimg)
         if samples or save:
             with self._paused():
                 self._keep(events, samples, save)
+        return ticked
 
     def _due(self, kimg: float) -> bool:
         """Whether the last step passed a multiple of ``kimg``, or was the run's last."""
@@ -156,70 +187,89 @@ class Session:
             signals=_means(self._signals),
             images_per_second=round((nimg - self._since_nimg) / max(now - self._since, 1e-9), 2),
             seconds=round(self._elapsed(), 2),
-            ema_half_life=self.loop.ema.half_life_at(nimg) / 1000,
+            ema_half_life=self.loop.averages[0].half_life_at(nimg) / 1000,
         )
         self._losses, self._signals = {}, {}
         self._since, self._since_nimg = time.monotonic(), nimg
         self._ticks.append(tick)
-        self.run.append(tick)
-        events.tick(tick)
+        self._written(lambda: self.run.append(tick))
+        self._written(lambda: events.tick(tick))
         self.display.tick(tick)
 
     def _keep(self, events: Events, samples: bool, save: bool) -> None:
         self._check_losses()
-        network = self.loop.snapshot()
-        images = self._images(network)
+        networks, nimg = self.loop.snapshots(), self.loop.nimg
         if samples:
-            picture = to_pictures(grid(images))[0]
-            self.run.write_samples(picture, self.loop.nimg)
-            events.samples(picture, self.loop.nimg)
+            picture = to_pictures(grid(self._images(networks[0])))[0]
+            self._written(lambda: self.run.write_samples(picture, nimg))
+            self._written(lambda: events.samples(picture, nimg))
             if self._ticks:
-                self.run.write_plot(self._ticks)
+                self._written(lambda: self.run.write_plot(self._ticks))
         if save:
-            self._save(network, images)
+            self._save(networks)
 
-    def _save(self, network: nn.Module, images: Tensor) -> tuple[Path, Path]:
-        """Write snapshot and state; the state last, since it is what a resume goes by."""
+    def _save(self, networks: list[nn.Module]) -> tuple[Path, Path]:
+        """Write snapshots and state; the state last, since it is what a resume goes by. The first
+        snapshot, and the state."""
         self._check_weights()
-        nimg, name = self.loop.nimg, self.plan.recipe.name
-        snapshot = self.run.write_snapshot(name, self._card(images), network, nimg)
-        return snapshot, self.run.write_state(self._state(), nimg)
+        nimg, losses = self.loop.nimg, self._ticks[-1].losses if self._ticks else {}
+        paths: list[Path] = []
+        for name, network in zip(self._names(), networks, strict=True):
+            about = card(self.plan, nimg, losses, self._images(network))
+            write = partial(self.run.write_snapshot, name, about, network, nimg)
+            paths.append(self._written(write))
+        return paths[0], self._written(lambda: self.run.write_state(self._state(), nimg))
+
+    def _names(self) -> list[str]:
+        """Of the averages' files."""
+        recipe = self.plan.recipe
+        if len(recipe.ema_half_lives) == 1:
+            return [recipe.name]
+        return [f"{recipe.name}-ema{half_life_name(life)}" for life in recipe.ema_half_lives]
+
+    def _written(self, write: Callable[[], T]) -> T:
+        """What ``write`` gives; while the disk is full, wait for space.
+
+        Raises:
+            StorageError: it cannot be written, or the wait was ended.
+        """
+        waiting = False
+        while True:
+            try:
+                written = write()
+            except StorageError as error:
+                if not error.full or self._stopping():
+                    raise
+                if not waiting:
+                    self.display.note(
+                        f"paused: {error}. The training goes on as soon as there is space; Ctrl-C "
+                        "ends it"
+                    )
+                waiting = True
+                time.sleep(PATIENCE)
+            else:
+                if waiting:
+                    self.display.note("on again: there is space")
+                return written
 
     def _stop(self) -> None:
         self._check_losses()
-        network = self.loop.snapshot()
-        snapshot, state = self._save(network, self._images(network))
+        snapshot, state = self._save(self.loop.snapshots())
         raise Cancelled(
             f"stopped after {self.loop.nimg} images; saved {snapshot} and {state}; {self._way_on()}"
         )
 
     @torch.inference_mode()
     def _images(self, network: nn.Module) -> Tensor:
-        """IMAGE of the run's samples, always of the same latents."""
+        """IMAGE of the run's samples, always of the same latents and, while networks grow, of the
+        same size."""
         recipe = self.plan.recipe
         random = torch_random(recipe.seed, 0, 0, "samples")
         z, labels = recipe.task.latents(SAMPLES, random)
-        return from_network(network(z, labels))
-
-    def _card(self, images: Tensor) -> Card:
-        recipe, plan, nimg = self.plan.recipe, self.plan, self.loop.nimg
-        architecture = recipe.task.architectures[recipe.task.shipped].model_dump(mode="json")
-        return Card(
-            title=recipe.name,
-            description=f"A {architecture['kind']} for {architecture['resolution']} px images, "
-            f"trained on {plan.images} images of {plan.data_name} for {nimg / 1000:.1f} kimg.",
-            architecture=architecture,
-            task=recipe.task.kind,
-            class_names=plan.class_names,
-            training=Training(
-                recipe=recipe.model_dump(mode="json"),
-                data=plan.data_name,
-                images=plan.images,
-                nimg=nimg,
-                losses=self._ticks[-1].losses if self._ticks else {},
-            ),
-            thumbnail=thumbnail(to_pictures(grid(images[:THUMBNAIL_SAMPLES]))[0]),
-        )
+        images, side = network(z, labels), recipe.task.generator.resolution
+        if images.shape[3] != side:
+            images = F.interpolate(images, side)
+        return from_network(images)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -284,6 +334,21 @@ class Session:
             "another seed or on_divergence=halve, or use an earlier snapshot"
         )
 
+    def _about_memory(self) -> str:
+        """After the device's memory ran out: what would fit."""
+        recipe, world = self.plan.recipe, self.loop.processes.world
+        parts = fitting(self.loop)
+        text = (
+            f"{self.loop.device}: out of memory with {recipe.batch // recipe.accumulate // world} "
+            f"images at a time; {self._way_on()}"
+        )
+        if parts is None:
+            return f"{text}. Not even one would fit: smaller networks or a lower resolution would"
+        return (
+            f"{text}. {recipe.batch // parts // world} at a time fit: --set accumulate={parts} "
+            "takes the same steps in as many parts"
+        )
+
     def _way_on(self) -> str:
         states = self.run.states()
         start = f"from {states[0].name}" if states else "from the beginning"
@@ -297,12 +362,3 @@ def _means(window: Window) -> dict[str, float]:
 def _stacked(values: dict[int, Tensor]) -> Tensor:
     """``[n]``, on the CPU: the one moment at which a tick waits for the device."""
     return torch.stack(list(values.values())).cpu()
-
-
-def thumbnail(picture: Image.Image) -> str:
-    """A data URL of ``picture``, at most 128 px on a side; JPEG, without alpha."""
-    picture = picture.convert("RGB")
-    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

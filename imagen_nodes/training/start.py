@@ -14,14 +14,17 @@ from ..errors import DataError, TrainingError
 from .data import Dataset, Stream, open_data
 from .loop import Loop
 from .precision import DTYPES, probe
+from .processes import ALONE, Processes
 from .profile import profile, render
 from .progress import Display
 from .recipe import Recipe
-from .run import Plan, Run, new_run
+from .run import Elsewhere, Plan, Run, new_run
 from .session import Session
 
-# What a resumed run may change: none of it has a part in any step.
-CHANGEABLE = frozenset({"kimg", "log_kimg", "on_divergence", "sample_kimg", "snapshot_kimg"})
+# What a resumed run may change: none of it has a part in what a step computes, rounding apart.
+CHANGEABLE = frozenset(
+    {"accumulate", "kimg", "log_kimg", "on_divergence", "sample_kimg", "snapshot_kimg"}
+)
 # Skipped pictures that are named one by one.
 NAMED = 5
 # Steps that --profile takes about, and the longest period that it takes whole.
@@ -30,7 +33,12 @@ PROFILED, LONGEST = 8, 64
 
 @contextmanager
 def begin(
-    recipe: Recipe, data: Path, device: torch.device, display: Display, run: Run | Path
+    recipe: Recipe,
+    data: Path,
+    device: torch.device,
+    display: Display,
+    run: Run | Path,
+    processes: Processes = ALONE,
 ) -> Generator[Session]:
     """A session that starts a run, in ``run``, or in a new folder in the folder ``run``. The disk
     is not touched before everything about recipe and data is known to be right.
@@ -45,8 +53,10 @@ def begin(
             f"{run.folder}: holds a run already. --resume {run.folder} goes on with it; or give "
             "another folder"
         )
-    dataset = load_data(recipe, data, display)
-    recipe = _with_precision(recipe, dataset, device, display)
+    _check_parts(recipe, processes)
+    with processes.in_turn():
+        dataset = load_data(recipe, data, display)
+    recipe = _with_precision(recipe, dataset, device, display, processes)
     plan = Plan(
         recipe=recipe,
         data=str(data.resolve()),
@@ -55,16 +65,24 @@ def begin(
         fingerprint=dataset.fingerprint,
         class_names=dataset.class_names if recipe.task.generator.classes else (),
     )
-    run = run if isinstance(run, Run) else new_run(run, recipe.name)
+    if not processes.first:
+        run = Elsewhere(run.folder if isinstance(run, Run) else run)
+    elif not isinstance(run, Run):
+        run = new_run(run, recipe.name)
     with run.locked():
         run.write_plan(plan)
         display.note(f"training in {run.folder}")
-        yield Session(run, plan, _loop(plan, dataset, device), display)
+        yield Session(run, plan, _loop(plan, dataset, device, processes), display)
 
 
 @contextmanager
 def resume(
-    run: Run, recipe: Recipe, data: Path | None, device: torch.device, display: Display
+    run: Run,
+    recipe: Recipe,
+    data: Path | None,
+    device: torch.device,
+    display: Display,
+    processes: Processes = ALONE,
 ) -> Generator[Session]:
     """A session that goes on with a run, towards what ``recipe`` asks for.
 
@@ -75,16 +93,19 @@ def resume(
     """
     plan = run.plan()
     recipe = same(plan.recipe, recipe)
+    _check_parts(recipe, processes)
     path = data or Path(plan.data)
-    dataset = load_data(recipe, path, display)
+    with processes.in_turn():
+        dataset = load_data(recipe, path, display)
     if dataset.fingerprint != plan.fingerprint:
         raise TrainingError(
             f"{path}: not the pictures that {run.folder} began with ({plan.images} of "
             f"{plan.data_name}); its training cannot go on with others"
         )
     plan = Plan.model_validate({**dict(plan), "recipe": recipe, "data": str(path.resolve())})
+    run = run if processes.first else Elsewhere(run.folder)
     with run.locked():
-        session = Session(run, plan, _loop(plan, dataset, device), display)
+        session = Session(run, plan, _loop(plan, dataset, device, processes), display)
         session.resume()
         run.write_plan(plan)
         yield session
@@ -102,16 +123,33 @@ def measure(recipe: Recipe, data: Path, device: torch.device, display: Display) 
     period = recipe.task.period
     # Whole periods, since a lazy penalty falls on one step of each; few, where they are long.
     steps = period * max(1, PROFILED // period) if period <= LONGEST else PROFILED
-    return render(profile(Loop(recipe, stream, device, DTYPES[recipe.precision]), steps))
+    loop = Loop(recipe, stream, device, DTYPES[recipe.precision])
+    loop.nimg = recipe.settled
+    return render(profile(loop, steps))
+
+
+def _check_parts(recipe: Recipe, processes: Processes) -> None:
+    parts = processes.world * recipe.accumulate
+    if recipe.batch % parts:
+        raise TrainingError(
+            f"batch: {recipe.batch} images do not split equally over {processes.world} processes "
+            f"with {recipe.accumulate} parts each; use a multiple of {parts}"
+        )
 
 
 def _with_precision(
-    recipe: Recipe, dataset: Dataset, device: torch.device, display: Display
+    recipe: Recipe,
+    dataset: Dataset,
+    device: torch.device,
+    display: Display,
+    processes: Processes = ALONE,
 ) -> Recipe:
-    """``recipe`` with its precision resolved."""
+    """``recipe`` with its precision resolved: what the first process finds faster."""
     if recipe.precision != "auto":
         return recipe
-    dtype = probe(recipe, _stream(recipe, dataset, device), device, display.note)
+    stream = _stream(recipe, dataset, device, processes)
+    found = probe(recipe, stream, device, display.note) if processes.first else None
+    dtype = processes.share(found)
     name = next(name for name in DTYPES if DTYPES[name] == dtype)
     return Recipe.model_validate({**recipe.model_dump(), "precision": name})
 
@@ -176,13 +214,25 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
     return dataset
 
 
-def _loop(plan: Plan, dataset: Dataset, device: torch.device) -> Loop:
+def _loop(plan: Plan, dataset: Dataset, device: torch.device, processes: Processes) -> Loop:
     recipe = plan.recipe
-    return Loop(recipe, _stream(recipe, dataset, device), device, DTYPES[recipe.precision])
+    stream = _stream(recipe, dataset, device, processes)
+    return Loop(recipe, stream, device, DTYPES[recipe.precision], processes)
 
 
-def _stream(recipe: Recipe, dataset: Dataset, device: torch.device) -> Stream:
-    return Stream(dataset, seed=recipe.seed, flip=recipe.flip, crop=recipe.crop, device=device)
+def _stream(
+    recipe: Recipe, dataset: Dataset, device: torch.device, processes: Processes = ALONE
+) -> Stream:
+    return Stream(
+        dataset,
+        seed=recipe.seed,
+        flip=recipe.flip,
+        crop=recipe.crop,
+        colour=recipe.colour,
+        rank=processes.rank,
+        world=processes.world,
+        device=device,
+    )
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

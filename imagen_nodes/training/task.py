@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import Generator, Tensor, nn
 
 from ..networks.architecture import Architecture
 from ..spec import Spec
+from .randomness import Numbers
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,12 @@ class Batch:
     images: Tensor
     labels: Tensor | None
 
+    def split(self, parts: int) -> list[Batch]:
+        """``parts`` equal ones in its order."""
+        labels = [None] * parts if self.labels is None else self.labels.chunk(parts)
+        pairs = zip(self.images.chunk(parts), labels, strict=True)
+        return [Batch(images, part) for images, part in pairs]
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -26,10 +33,20 @@ class Moment:
 
     nimg: int
     """Images shown before it."""
-    random: Generator
+    batch: int
+    """Images of the whole step, of which a part may be at hand."""
+    random: Numbers
     """The step's own random numbers."""
-    memory: dict[str, Tensor]
-    """What losses remember from step to step: scalars by name, part of the training's state."""
+    memory: Mapping[str, Tensor]
+    """What losses remember from the steps before: scalars by name, part of the training's state."""
+    graphs: bool = True
+    """Whether a graph may live from one update to the next; where a step goes in parts, those of
+    all its parts would be alive together."""
+
+    @property
+    def step(self) -> int:
+        """Steps before this one."""
+        return self.nimg // self.batch
 
 
 @dataclass(frozen=True)
@@ -41,7 +58,7 @@ class Update:
     losses: dict[str, Tensor]
     """By name; the network is stepped on their sum."""
     signals: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """What else is worth a curve, by name."""
+    """What else is worth a curve, or is remembered, by name: means over images."""
 
 
 class Task(Spec):
@@ -62,12 +79,31 @@ class Task(Spec):
         """Steps after which what they compute comes round again: some have more losses."""
         return 1
 
+    @property
+    def settled(self) -> int:
+        """Images from which on every step is a whole one: before, networks may be growing."""
+        return 0
+
+    def prepare(self, networks: Iterable[nn.Module], nimg: int) -> None:
+        """Bring ``networks``, the trained ones and averages of them, to the form that they have
+        after ``nimg`` images."""
+
     @abstractmethod
     def losses(
         self, networks: dict[str, nn.Module], batch: Batch, moment: Moment
     ) -> Iterator[Update]:
         """Yield the step's updates in order; the loop carries each out before it asks for the
         next."""
+
+    def updated(
+        self,
+        update: Update,
+        networks: dict[str, nn.Module],
+        moment: Moment,
+        memory: dict[str, Tensor],
+    ) -> None:
+        """``update`` was carried out; its losses and signals are means over the whole batch by now.
+        Whatever is to be remembered goes into ``memory``."""
 
     @abstractmethod
     def latents(self, count: int, random: Generator) -> tuple[Tensor, Tensor | None]:

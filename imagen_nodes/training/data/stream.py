@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...images import to_network
-from ..randomness import numpy_random
+from ..augment import jitter
+from ..randomness import Numbers, numpy_random, torch_random
 from ..task import Batch
 from .dataset import Dataset
 
@@ -26,6 +27,8 @@ class Stream:
         flip: mirror every other image, at random.
         crop: share of the sides that may be cut off, 0 (nothing) to below 1: a window of a random
             size, at least ``1 - crop``, at a random place, is enlarged to the whole.
+        colour: strength of random changes of brightness, saturation and contrast, 0 (nothing) to
+            1.
         rank, world: give the ``rank``-th of ``world`` parts of every batch: together they are the
             batch of one process.
         device: where batches go. Where a GPU has room, the images are kept on it.
@@ -38,6 +41,7 @@ class Stream:
         seed: int,
         flip: bool,
         crop: float = 0.0,
+        colour: float = 0.0,
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
@@ -50,6 +54,7 @@ class Stream:
         self.seed = seed
         self.flip = flip
         self.crop = crop
+        self.colour = colour
         self.rank = rank
         self.world = world
         self.device = device or torch.device("cpu")
@@ -71,6 +76,9 @@ class Stream:
         pixels = to_network(images)
         if self.crop:
             pixels = _zoomed(pixels, self._windows(nimg, size)[mine])
+        if self.colour:
+            random = torch_random(self.seed, 0, nimg, "colour")
+            pixels = jitter(pixels, self.colour, Numbers(random, self.rank, self.world))
         labels = self.dataset.labels
         if labels is None:
             return Batch(pixels, None)

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
-from ...networks.architecture import Architecture
+from ...networks.architecture import Architecture, Growing
 from ...networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from ...networks.multi_scale import MultiScaleDiscriminator
 from ...networks.progan import ProGANDiscriminator, ProGANGenerator
 from ...networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from ...networks.sngan import SNGANDiscriminator, SNGANGenerator
+from ...spec import Positive
 from ..augment import AdaptiveAugment, Augment, apply
+from ..growth import Growth, shown
 from ..losses import LOSSES, LossName
-from ..regularisers import AnyRegulariser, Clip, Regulariser, Round
+from ..regularisers import FAKE_LOGIT, REAL_LOGIT, AnyRegulariser, Clip, Regulariser, Round
 from ..task import Batch, Moment, Task, Update
+
+REAL_SIGN = "real sign"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a discriminator says of images: ``logits [b]`` or ``[b n]`` of n parts, ``classes
+    [b classes]`` of an auxiliary classifier or None; float32."""
+
+    logits: Tensor
+    classes: Tensor | None = None
+
+    def part(self, which: slice) -> Verdict:
+        """Of some of the images."""
+        return Verdict(self.logits[which], None if self.classes is None else self.classes[which])
 
 
 class Generate(Task):
@@ -32,7 +52,11 @@ class Generate(Task):
     ] = DCGANGenerator()
     """Latents to images."""
     discriminator: Annotated[
-        DCGANDiscriminator | SNGANDiscriminator | ProGANDiscriminator | R3GANDiscriminator,
+        DCGANDiscriminator
+        | SNGANDiscriminator
+        | ProGANDiscriminator
+        | R3GANDiscriminator
+        | MultiScaleDiscriminator,
         Field(discriminator="kind"),
     ] = DCGANDiscriminator()
     """Images to a logit."""
@@ -45,6 +69,10 @@ class Generate(Task):
     """Steps of the discriminator to one of the generator."""
     augment: Augment | None = None
     """Changes that the discriminator sees on all images, real and generated; none: null."""
+    growth: Growth | None = None
+    """Grow both networks resolution by resolution; all at once: null."""
+    classifier_weight: Positive = 1.0
+    """Factor of the auxiliary classifier's cross-entropy, where the discriminator has one."""
 
     @model_validator(mode="after")
     def _networks_match(self) -> Self:
@@ -52,6 +80,24 @@ class Generate(Task):
             ours, theirs = getattr(self.generator, field), getattr(self.discriminator, field)
             if ours != theirs:
                 raise ValueError(f"generator.{field} is {ours}, discriminator.{field} is {theirs}")
+        return self
+
+    @model_validator(mode="after")
+    def _growth_fits(self) -> Self:
+        if self.growth is None:
+            return self
+        for name in ("generator", "discriminator"):
+            architecture = getattr(self, name)
+            if not isinstance(_built(architecture), Growing):
+                raise ValueError(
+                    f"growth: a {architecture.kind} does not grow; use a progan-{name}, or leave "
+                    "growth out"
+                )
+        if self.growth.start > self.generator.resolution:
+            raise ValueError(
+                f"growth.start is {self.growth.start} px, more than the networks' "
+                f"{self.generator.resolution}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -70,21 +116,30 @@ class Generate(Task):
             for t in self.regularisers
             if isinstance(t, Regulariser) and t.needs_single_images
         ]
-        if single and _mixes_images(self.discriminator):
+        if single and self.discriminator.normalises_batches:
             raise ValueError(
                 f"regularisers: {single[0]} takes the gradient at each image by itself, but this "
                 "discriminator's batch norm mixes the images of a batch. Set discriminator.norm to "
                 "spectral or none, or leave it out"
             )
-        if self.loss == "wasserstein" and not self._is_smooth(kinds):
+        if "path-length" in kinds and _has_batch_norm(_built(self.generator)):
+            raise ValueError(
+                "regularisers: path-length takes the gradient at each latent by itself, but this "
+                f"{self.generator.kind}'s batch norm mixes the images of a batch. Leave it out, or "
+                "use a progan-generator or r3gan-generator"
+            )
+        if "feature-matching" in kinds and not self.discriminator.has_features:
+            raise ValueError(
+                f"regularisers: feature-matching needs a discriminator with features, which a "
+                f"{self.discriminator.kind} does not give. Use a dcgan- or sngan-discriminator"
+            )
+        smooth = {"gradient-penalty", "clip"} & set(kinds) or self.discriminator.spectral
+        if self.loss == "wasserstein" and not smooth:
             raise ValueError(
                 "loss: wasserstein needs a discriminator that is kept smooth: regularisers "
                 "gradient-penalty or clip, or spectral norm in the discriminator"
             )
         return self
-
-    def _is_smooth(self, kinds: list[str]) -> bool:
-        return bool({"gradient-penalty", "clip"} & set(kinds)) or _is_spectral(self.discriminator)
 
     @property
     def architectures(self) -> dict[str, Architecture]:
@@ -103,81 +158,136 @@ class Generate(Task):
         ]
         return math.lcm(self.generator_every, *lazy)
 
+    @property
+    def settled(self) -> int:
+        return 0 if self.growth is None else self.growth.grown_at(self.generator.resolution)
+
+    def prepare(self, networks: Iterable[nn.Module], nimg: int) -> None:
+        if self.growth is not None:
+            for network in networks:
+                assert isinstance(network, Growing)
+                network.grow(self.growth.progress(nimg))
+
     def losses(
         self, networks: dict[str, nn.Module], batch: Batch, moment: Moment
     ) -> Iterator[Update]:
         generator, discriminator = networks["generator"], networks["discriminator"]
         game, labels, random = LOSSES[self.loss], batch.labels, moment.random
-        step = moment.nimg // len(batch.images)
-        z = self._z(len(batch.images), random).to(batch.images.device)
-        generator_too = (step + 1) % self.generator_every == 0
+        images, count = batch.images, len(batch.images)
+        if isinstance(generator, Growing):
+            images = shown(images, generator.resolution, generator.share)
+        z = random.normal(count, self.generator.z_dim).to(images.device)
+        generator_too = (moment.step + 1) % self.generator_every == 0
         # One set of images serves both updates; batch norm sees real and generated ones apart.
-        with torch.set_grad_enabled(generator_too):
+        with torch.set_grad_enabled(generator_too and moment.graphs):
             fake = generator(z, labels)
         p = self._p(moment)
-        real = self._augmented(batch.images, p, random)
-        seen = self._augmented(fake.detach(), p, random)
-        real_logits = discriminator(real, labels).float()
-        fake_logits = discriminator(seen, labels).float()
+        real = self._augmented(images, p, moment)
+        seen = self._augmented(fake.detach(), p, moment)
+        of_real, of_fake = self._judge_both(discriminator, real, seen, labels)
 
-        def score(images: Tensor) -> Tensor:
-            return discriminator(images, labels).float()
-
-        def terms(network: str) -> dict[str, Tensor]:
-            at = Round(
-                networks[network],
-                score,
-                real,
-                seen,
-                real_logits,
-                fake_logits,
-                random,
-                moment.memory,
+        def at(network: str, fake: Tensor, of_fake: Tensor) -> Round:
+            return Round(
+                network=networks[network],
+                score=lambda images: _score(self._judge(discriminator, images, labels)),
+                real=real,
+                fake=fake,
+                real_logits=of_real.logits,
+                fake_logits=of_fake,
+                random=random,
+                memory=moment.memory,
+                # Of images that are here: labels of the first where there are fewer latents.
+                generate=lambda z: generator(z, None if labels is None else labels[: len(z)]),
+                latents=z,
+                features=getattr(discriminator, "features", None),
             )
-            # Counted in the network's own turns, or a lazy term might never meet one.
-            turn = step // self.generator_every if network == "generator" else step
-            return self._terms(network, turn, at)
 
+        now = at("discriminator", seen, of_fake.logits)
+        losses = {"discriminator": game.discriminator(of_real.logits, of_fake.logits)}
+        if self.discriminator.classifies:
+            losses["classifier"] = self._class_loss(of_real, labels) + self._class_loss(
+                of_fake, labels
+            )
+        losses |= self._terms("discriminator", now, moment)
         signals = {
-            "real logit": real_logits.mean(),
-            "fake logit": fake_logits.mean(),
-            "real sign": real_logits.sign().mean(),
+            REAL_LOGIT: of_real.logits.mean(),
+            FAKE_LOGIT: of_fake.logits.mean(),
+            REAL_SIGN: of_real.logits.sign().mean(),
         }
         if self.augment is not None:
-            signals["augment p"] = real_logits.new_tensor(p)
-        loss = game.discriminator(real_logits, fake_logits)
-        yield Update("discriminator", {"discriminator": loss} | terms("discriminator"), signals)
-        self._after_discriminator(discriminator, real_logits, step, moment)
+            signals["augment p"] = of_real.logits.new_tensor(p)
+        yield Update("discriminator", losses, signals | now.signals)
         if not generator_too:
             return
         discriminator.requires_grad_(False)  # its gradients are neither wanted nor paid for
+        if not moment.graphs:
+            fake = generator(z, labels)
         if game.relativistic:
             with torch.no_grad():
-                real_logits = discriminator(real, labels).float()
-        fake_logits = discriminator(self._augmented(fake, p, random), labels).float()
+                of_real = self._judge(discriminator, real, labels)
+        seen = self._augmented(fake, p, moment)
+        of_fake = self._judge(discriminator, seen, labels)
+        losses = {"generator": game.generator(of_real.logits.detach(), of_fake.logits)}
+        if self.discriminator.classifies:
+            losses["generator's class"] = self._class_loss(of_fake, labels)
+        now = at("generator", seen, of_fake.logits)
+        losses |= self._terms("generator", now, moment)
         discriminator.requires_grad_(True)
-        loss = game.generator(real_logits.detach(), fake_logits)
-        yield Update("generator", {"generator": loss} | terms("generator"))
+        yield Update("generator", losses, now.signals)
 
-    def _terms(self, network: str, turn: int, at: Round) -> dict[str, Tensor]:
-        """The regularisers' losses that are due at this turn of ``network``."""
+    @torch.no_grad()
+    def updated(
+        self,
+        update: Update,
+        networks: dict[str, nn.Module],
+        moment: Moment,
+        memory: dict[str, Tensor],
+    ) -> None:
+        for term in self.regularisers:
+            if isinstance(term, Regulariser) and term.network == update.network:
+                term.follow(memory, update.signals)
+            elif isinstance(term, Clip) and update.network == "discriminator":
+                term.apply(networks[update.network])
+        if isinstance(self.augment, AdaptiveAugment) and update.network == "discriminator":
+            self.augment.follow(memory, update.signals[REAL_SIGN], moment.batch, moment.step)
+
+    def _judge_both(
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None
+    ) -> tuple[Verdict, Verdict]:
+        """In one pass, where an image's logit is its own affair."""
+        if self.discriminator.compares_images:
+            return self._judge(discriminator, real, labels), self._judge(
+                discriminator, fake, labels
+            )
+        both = None if labels is None else torch.cat([labels, labels])
+        verdict = self._judge(discriminator, torch.cat([real, fake]), both)
+        return verdict.part(slice(len(real))), verdict.part(slice(len(real), None))
+
+    def _judge(self, discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> Verdict:
+        if self.discriminator.classifies:
+            classify: Callable[[Tensor], tuple[Tensor, Tensor]] = discriminator.classify  # pyright: ignore
+            logits, classes = classify(images)
+            return Verdict(logits.float(), classes.float())
+        return Verdict(discriminator(images, labels).float())
+
+    def _class_loss(self, verdict: Verdict, labels: Tensor | None) -> Tensor:
+        """Source: Odena et al., "Conditional Image Synthesis With Auxiliary Classifier GANs", 2017,
+        equation 2 (L_C), of one kind of images."""
+        assert verdict.classes is not None
+        assert labels is not None
+        return F.cross_entropy(verdict.classes, labels) * self.classifier_weight
+
+    def _terms(self, network: str, at: Round, moment: Moment) -> dict[str, Tensor]:
+        """The regularisers' losses that are due."""
+        # Counted in the network's own turns, or a lazy term might never meet one.
+        turn = moment.step // (self.generator_every if network == "generator" else 1)
         due = (
             term
             for term in self.regularisers
             if isinstance(term, Regulariser) and term.network == network
             if turn % term.every == 0
         )
-        return {term.kind: term.loss(at) for term in due}
-
-    @torch.no_grad()
-    def _after_discriminator(
-        self, discriminator: nn.Module, real_logits: Tensor, step: int, moment: Moment
-    ) -> None:
-        for term in self.regularisers:
-            if isinstance(term, Clip):
-                term.apply(discriminator)
-        if isinstance(self.augment, AdaptiveAugment):
-            self.augment.follow(moment.memory, real_logits, step)
+        return {term.kind: term.loss(at, moment.nimg) for term in due}
 
     def _p(self, moment: Moment) -> float:
         """The augmentation's p of this step."""
@@ -187,26 +297,25 @@ class Generate(Task):
             return self.augment.remembered(moment.memory)
         return self.augment.probability(moment.nimg)
 
-    def _augmented(self, images: Tensor, p: float, random: Generator) -> Tensor:
-        return images if self.augment is None else apply(self.augment, images, p, random)
+    def _augmented(self, images: Tensor, p: float, moment: Moment) -> Tensor:
+        return images if self.augment is None else apply(self.augment, images, p, moment.random)
 
     def latents(self, count: int, random: Generator) -> tuple[Tensor, Tensor | None]:
         labels = torch.arange(count) % self.generator.classes if self.generator.classes else None
-        return self._z(count, random), labels
-
-    def _z(self, count: int, random: Generator) -> Tensor:
-        return torch.randn(count, self.generator.z_dim, generator=random)
+        return torch.randn(count, self.generator.z_dim, generator=random), labels
 
 
-def _mixes_images(architecture: Architecture) -> bool:
-    """Whether a network normalises over its batch."""
+def _score(verdict: Verdict) -> Tensor:
+    """``[b]``: of a discriminator of several parts their mean, which is what the losses see."""
+    return verdict.logits if verdict.logits.ndim == 1 else verdict.logits.mean(1)
+
+
+def _built(architecture: Architecture) -> nn.Module:
+    """Its network, without memory."""
     with torch.device("meta"):
-        modules = architecture.build().modules()
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)  # pyright: ignore[reportPrivateUsage]
+        return architecture.build()
 
 
-def _is_spectral(architecture: Architecture) -> bool:
-    return (
-        getattr(architecture, "norm", None) == "spectral"
-        or getattr(architecture, "spectral_norm", False) is True
-    )
+def _has_batch_norm(network: nn.Module) -> bool:
+    kinds = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]
+    return any(isinstance(module, kinds) for module in network.modules())

@@ -1,0 +1,47 @@
+"""The card of a training's snapshot."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+from torch import Tensor
+
+from ..checkpoint import Card, Training
+from ..images import grid, to_pictures
+from .run import Plan
+
+THUMBNAIL_SAMPLES = 16
+THUMBNAIL_SIDE = 128
+
+
+def card(plan: Plan, nimg: int, losses: dict[str, float], images: Tensor) -> Card:
+    """Of the network that drew ``images`` (IMAGE) after ``nimg`` images, at those ``losses``."""
+    recipe = plan.recipe
+    architecture = recipe.task.architectures[recipe.task.shipped].model_dump(mode="json")
+    return Card(
+        title=recipe.name,
+        description=f"A {architecture['kind']} for {architecture['resolution']} px images, "
+        f"trained on {plan.images} images of {plan.data_name} for {nimg / 1000:.1f} kimg.",
+        architecture=architecture,
+        task=recipe.task.kind,
+        class_names=plan.class_names,
+        training=Training(
+            recipe=recipe.model_dump(mode="json"),
+            data=plan.data_name,
+            images=plan.images,
+            nimg=nimg,
+            losses=losses,
+        ),
+        thumbnail=thumbnail(to_pictures(grid(images[:THUMBNAIL_SAMPLES]))[0]),
+    )
+
+
+def thumbnail(picture: Image.Image) -> str:
+    """A data URL of ``picture``, at most 128 px on a side; JPEG, without alpha."""
+    picture = picture.convert("RGB")
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -3,7 +3,8 @@
 Those for CIFAR-10 are a ladder: each is ``dcgan-cifar10`` with one idea changed, and what that idea
 needs: least squares (Mao et al. 2016), gradient penalty (Gulrajani et al. 2017), spectral norm with
 hinge (Miyato et al. 2018), self-attention (Zhang et al. 2019), real and generated images in pairs
-(Huang et al. 2024), classes by batch norm and projection (Miyato & Koyama 2018).
+(Huang et al. 2024), classes by batch norm and projection (Miyato & Koyama 2018), growing (Karras et
+al. 2018), discriminators at three scales (Wang et al. 2018).
 """
 
 # ruff: noqa: E501 (a table)
@@ -23,22 +24,35 @@ USUAL = {"lr": 2e-4, "betas": [0.5, 0.999]}
 WGAN = {"lr": 2e-4, "betas": [0.0, 0.9]}
 TWO_SPEEDS = {"lr": 1e-4, "betas": [0.0, 0.9], "rates": {"discriminator": 4e-4}}
 QUICK = {"lr": 4e-4, "betas": [0.0, 0.99]}
+EQUALISED = {"lr": 1e-3, "betas": [0.0, 0.99]}
 
 GP = ({"kind": "gradient-penalty"},)
 R1 = ({"kind": "r1", "weight": 0.1, "every": 8},)
 R1_AND_R2 = ({"kind": "r1", "weight": 0.1, "every": 8}, {"kind": "r2", "weight": 0.1, "every": 8})
+GP_AND_DRIFT = (*GP, {"kind": "drift"})
+
+GROWING_G = {"kind": "progan-generator"}
+GROWING_D = {"kind": "progan-discriminator"}
+GROWTH = {"growth": {"hold_kimg": 100, "fade_kimg": 100}}
+THREE_SCALES = {
+    "kind": "multi-scale-discriminator",
+    "scales": 3,
+    "finest": {"kind": "dcgan-discriminator"},
+}
 
 # fmt: off
 ROWS: tuple[tuple[Any, ...], ...] = (
-    # name             loss            generator   discriminator                      regularisers D:G  optimiser
-    ("dcgan-cifar10",    "bce",          {},         {},                                (),         1,  USUAL),
-    ("lsgan-cifar10",    "mse",          {},         {},                                (),         1,  USUAL),
-    ("wgan-gp-cifar10",  "wasserstein",  {},         {"norm": "none"},                  GP,         5,  WGAN),
-    ("sn-hinge-cifar10", "hinge",        {},         {"norm": "spectral"},              (),         1,  TWO_SPEEDS),
-    ("sagan-cifar10",    "hinge",        ATTENTION,  {"norm": "spectral"} | ATTENTION,  (),         1,  TWO_SPEEDS),
-    ("rpgan-cifar10",    "relativistic", {},         {"norm": "none"},                  R1_AND_R2,  1,  QUICK),
-    ("cgan-cifar10",     "bce",          BY_CLASS,   {"norm": "none", "classes": 10},   R1,         1,  QUICK),
-    ("dcgan-64",         "bce",          SIXTY_FOUR, SIXTY_FOUR,                        (),         1,  USUAL),
+    # name                  loss            generator   discriminator                      regularisers  D:G  optimiser    more
+    ("dcgan-cifar10",       "bce",          {},         {},                                (),            1,  USUAL,       {}),
+    ("lsgan-cifar10",       "mse",          {},         {},                                (),            1,  USUAL,       {}),
+    ("wgan-gp-cifar10",     "wasserstein",  {},         {"norm": "none"},                  GP,            5,  WGAN,        {}),
+    ("sn-hinge-cifar10",    "hinge",        {},         {"norm": "spectral"},              (),            1,  TWO_SPEEDS,  {}),
+    ("sagan-cifar10",       "hinge",        ATTENTION,  {"norm": "spectral"} | ATTENTION,  (),            1,  TWO_SPEEDS,  {}),
+    ("rpgan-cifar10",       "relativistic", {},         {"norm": "none"},                  R1_AND_R2,     1,  QUICK,       {}),
+    ("cgan-cifar10",        "bce",          BY_CLASS,   {"norm": "none", "classes": 10},   R1,            1,  QUICK,       {}),
+    ("progressive-cifar10", "wasserstein",  GROWING_G,  GROWING_D,                         GP_AND_DRIFT,  1,  EQUALISED,   GROWTH),
+    ("multi-scale-cifar10", "bce",          {},         THREE_SCALES,                      (),            1,  USUAL,       {}),
+    ("dcgan-64",            "bce",          SIXTY_FOUR, SIXTY_FOUR,                        (),            1,  USUAL,       {}),
 )
 # fmt: on
 
@@ -51,6 +65,7 @@ def _recipe(
     regularisers: tuple[dict[str, Any], ...],
     generator_every: int,
     optimiser: dict[str, Any],
+    more: dict[str, Any],
 ) -> Recipe:
     task = {
         "generator": {"kind": "dcgan-generator", **generator},
@@ -58,6 +73,7 @@ def _recipe(
         "loss": loss,
         "regularisers": regularisers,
         "generator_every": generator_every,
+        **more,
     }
     return Recipe.model_validate({"name": name, "task": task, "optimiser": optimiser})
 

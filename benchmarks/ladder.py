@@ -102,7 +102,7 @@ def evaluate(args: argparse.Namespace, name: str) -> dict[str, float]:
         snapshots = sorted((args.out / name / "snapshots").glob("*.safetensors"))
         options = ("--samples", args.samples, "--reference", args.reference, "--json")
         found.write_text(command("evaluate", snapshots[-1], "--data", args.data, *options))
-    figures = json.loads(found.read_text())
+    figures = json.loads(found.read_text())["figures"]
     return {metric: value_of(figures, metric) for metric in METRICS}
 
 

@@ -124,6 +124,13 @@ def data(args: argparse.Namespace) -> int:
     return cli.main(args, PRESETS)
 
 
+def compare(args: argparse.Namespace) -> int:
+    """Measure how far pictures are from those that they should be."""
+    from .evaluation import compare
+
+    return compare.main(args)
+
+
 def train(args: argparse.Namespace) -> int:
     """Train a recipe on pictures."""
     from .training import cli
@@ -133,6 +140,7 @@ def train(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from .evaluation import cli as evaluation
+    from .evaluation import compare as comparison
     from .training import cli as training
     from .training.data import cli as survey
 
@@ -180,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("file", type=Path, help="a .safetensors file, or a folder of them")
     sub.add_argument("--json", action="store_true", help="the whole card and the tensors")
     evaluation.add_arguments(add(evaluate))
+    comparison.add_arguments(add(compare))
     survey.add_arguments(add(data))
     training.add_arguments(add(train))
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from .checkpoint import Card, Header, inspect
+from .checkpoint import Card, Header, Measurement, inspect
 from .errors import CheckpointError
 from .folders import CHECKPOINTS, files
 
@@ -31,6 +31,13 @@ def overview(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def value(figure: Measurement) -> str:
+    """The figure, and its 95% interval where it has one: ``12.3 [12.1, 12.6]``."""
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.4g}"
+    return f"{figure.value:.4g} [{figure.low:.4g}, {figure.high:.4g}]"
+
+
 def _rows(header: Header) -> Iterator[tuple[str, str]]:
     card = header.card
     numbers = {key: value for key, value in card.architecture.items() if key != "kind"}
@@ -43,7 +50,7 @@ def _rows(header: Header) -> Iterator[tuple[str, str]]:
     yield "classes", ", ".join(card.class_names)
     yield from _training_rows(card)
     for m in card.quality:
-        yield m.metric, f"{m.value:.4g} ({m.samples:,} samples against {m.reference})"
+        yield m.metric, f"{value(m)} ({m.samples:,} samples against {m.reference})"
     yield "created", card.created
     yield "licence", card.licence
 

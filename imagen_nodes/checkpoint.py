@@ -44,6 +44,10 @@ class Measurement(Spec):
     """Number of generated images."""
     reference: str
     """What they were compared with."""
+    low: float | None = None
+    """Lower end of the 95% interval; none: not known."""
+    high: float | None = None
+    """Upper end of the 95% interval."""
 
 
 class Training(Spec):

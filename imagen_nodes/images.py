@@ -62,6 +62,21 @@ def resized(images: Tensor, size: tuple[int, int], method: str) -> Tensor:
     return x.movedim(1, 3).clamp(0, 1)
 
 
+def to_pixels(images: Tensor) -> Tensor:
+    """``[b c h w]`` in -1..1 -> ``[b h w c]`` uint8, clamped and rounded: undoes
+    :func:`to_network`."""
+    return images.float().add(1).mul(127.5).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def as_rgb(pixels: Tensor) -> Tensor:
+    """``[b h w c]`` uint8 with c of 1, 3 or 4 -> ``[b h w 3]`` uint8: grey three times, alpha on
+    white."""
+    if pixels.shape[3] == 4:
+        alpha = pixels[..., 3:].float() / 255
+        return pixels[..., :3].float().sub(255).mul(alpha).add(255).round().byte()
+    return pixels.expand(-1, -1, -1, 3)
+
+
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """IMAGE -> pictures. Values are truncated to 8 bits, as ComfyUI does, not rounded."""
     pixels = np.clip(images.cpu().numpy() * 255.0, 0, 255).astype(np.uint8)

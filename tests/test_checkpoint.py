@@ -175,6 +175,8 @@ def test_kinds_are_a_file_format() -> None:
         "progan-discriminator",
         "r3gan-generator",
         "r3gan-discriminator",
+        "multi-scale-discriminator",
+        "lpips-squeeze",
     ]
 
 
@@ -301,7 +303,7 @@ def test_a_wrong_card_names_the_field(good: Path, fields: dict[str, Any], words:
     ("fields", "words"),
     [
         ({"kind": "biggan-generator"}, "'biggan-generator'"),
-        ({"resolution": 1 << 40}, "must be one of 16, 32, 64, 128, 256"),
+        ({"resolution": 1 << 40}, "must be one of 8, 16, 32, 64, 128, 256"),
         ({"width": 10**9}, "width: Input should be less than or equal to 512"),
         ({"z_dim": 10**12}, "z_dim: Input should be less than or equal to 4096"),
         ({"classes": 10**15}, "classes: Input should be less than or equal to 100000"),

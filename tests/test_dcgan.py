@@ -52,7 +52,7 @@ def test_shapes_and_one_logit_an_image(resolution: int) -> None:
 
 
 def test_resolutions() -> None:
-    assert RESOLUTIONS == (16, 32, 64, 128, 256)
+    assert RESOLUTIONS == (8, 16, 32, 64, 128, 256)
 
 
 def layers(network: nn.Module) -> list[str]:
@@ -347,8 +347,8 @@ def test_labels_are_needed_where_there_are_classes(architecture: type) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"resolution": 48}, "must be one of 16, 32, 64, 128, 256"),
-        ({"resolution": 8}, "must be one of"),
+        ({"resolution": 48}, "must be one of 8, 16, 32, 64, 128, 256"),
+        ({"resolution": 4}, "must be one of"),
         ({"resolution": 512}, "must be one of"),
         ({"attention": (32,)}, "feature maps at 4, 8, 16 px"),
         ({"width": 12}, "multiple of 8"),

@@ -1,4 +1,4 @@
-"""The evaluator's command line. Only :func:`main` imports torch."""
+"""The verb ``evaluate``. Only :func:`main` imports torch."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
+from .. import cards
 from ..console import progress_bar
-from ..errors import CheckpointError, DataError, UsageError
+from ..errors import CheckpointError, UsageError
+from ..files import write_atomically
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    import torch
 
     from ..checkpoint import Measurement, Model
+    from .evaluator import Pictures
+    from .features import FeatureSpace
+    from .neighbours import Neighbours
 
-# Below this the Frechet distance, which falls with the sample count, says little.
-FEW = 10_000
+# Decodes the pictures at a path to a resolution and a number of channels.
+Opener = Callable[[Path, int, int], "Pictures"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,64 +47,128 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="real pictures to compare with, drawn at random with seed 0 (default: all)",
     )
+    parser.add_argument(
+        "--inception",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="FILE",
+        help="also FID, KID, IS: with these weights; without FILE they are downloaded",
+    )
+    parser.add_argument(
+        "--neighbours",
+        type=Path,
+        metavar="FILE.png",
+        help="draw the images that are nearest to real ones, and say whether they are copies",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep the real pictures' features there"
+    )
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--save", action="store_true", help="write the figures into the card")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
-
-
-class Pictures(Protocol):
-    """A data set: ``images [n h w c]`` uint8."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def images(self) -> NDArray[np.uint8]: ...
-
-
-# Decodes the pictures at a path to a resolution and a number of channels.
-Opener = Callable[[Path, int, int], Pictures]
 
 
 def main(args: argparse.Namespace, open_data: Opener) -> int:
     """Evaluate as ``args`` say, on the pictures that ``open_data`` reads; the exit code.
 
     Raises:
-        ImagenError: the weights or the pictures cannot be used.
+        ImagenError: the weights or the pictures cannot be used, or a file cannot be written.
     """
-    if args.samples < 2 or args.reference < 0:
-        raise UsageError("--samples takes 2 or more, --reference 0 or more")
     from .. import checkpoint
+    from ..devices import open_device
+    from ..networks.architecture import GeneratorArchitecture
 
+    _check(args)
     model = checkpoint.load(args.weights)
-    figures = _measure(model, args, open_data)
-    if args.samples < FEW:
-        text = f"note: {args.samples:,} samples: distances are too high, compare like with like"
-        print(text, file=sys.stderr)
+    a = model.architecture
+    if not isinstance(a, GeneratorArchitecture):
+        kind = model.card.architecture["kind"]
+        raise CheckpointError(f"{args.weights}: a {kind}, which does not generate images")
+    device = open_device(args.device)
+    spaces = _spaces(args, device)
+    data = open_data(args.data, a.resolution, a.channels)
+    checkpoint.placed(model, device)
+    result = Result()
+    for space in spaces:
+        _measure(args, space, data, model, result)
     if args.json:
-        print(json.dumps([figure.model_dump(mode="json") for figure in figures]))
+        print(result.as_json())
     else:
-        for figure in figures:
-            print(f"{figure.metric:30} {figure.value:10.4f}")
-        print(f"{args.samples:,} samples against {figures[0].reference}")
+        print(result)
+        print(*(f"warning: {doubt}" for doubt in result.doubts), sep="\n", file=sys.stderr)
     if args.save:
-        card = model.card.model_copy(update={"quality": figures})
+        card = model.card.model_copy(update={"quality": tuple(result.figures)})
         checkpoint.save(args.weights, card, model.network)
     return 0
 
 
-def _measure(model: Model, args: argparse.Namespace, open_data: Opener) -> tuple[Measurement, ...]:
-    import numpy as np
-    import torch
+@dataclass
+class Result:
+    """What one call found."""
 
-    from .evaluate import measure
+    figures: list[Measurement] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    neighbours: Neighbours | None = None
 
-    side = model.card.architecture.get("resolution")
-    if not isinstance(side, int):
-        raise CheckpointError(f"{model.name}: no generator of images, so nothing to evaluate")
-    data = open_data(args.data, side, 3)
-    images = data.images
-    if args.reference:
-        if args.reference > len(images):
-            raise DataError(f"{args.data}: --reference {args.reference}, it has {len(images)}")
-        images = images[np.random.RandomState(0).permutation(len(images))[: args.reference]]
+    def __str__(self) -> str:
+        first = self.figures[0]
+        lines = [f"{figure.metric:30} {cards.value(figure)}" for figure in self.figures]
+        lines.append(f"{first.samples:,} samples against {first.reference}; [95% interval]")
+        lines += [str(self.neighbours)] if self.neighbours else []
+        return "\n".join(lines)
+
+    def as_json(self) -> str:
+        """``{"figures": [...], "warnings": [...], "neighbours": {"ratio", "copied"} or null}``."""
+        near = self.neighbours
+        found = {
+            "figures": [figure.model_dump(mode="json") for figure in self.figures],
+            "warnings": self.doubts,
+            "neighbours": near and {"ratio": round(near.ratio, 4), "copied": near.copied},
+        }
+        return json.dumps(found)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from .evaluator import FEWEST
+
+    if args.samples < FEWEST or args.reference < 0:
+        raise UsageError(f"--samples takes {FEWEST} or more, --reference 0 or more")
+    if args.neighbours and args.neighbours.suffix.lower() != ".png":
+        raise UsageError(f"--neighbours {args.neighbours}: takes the name of a .png file")
+
+
+def _spaces(args: argparse.Namespace, device: torch.device) -> list[FeatureSpace]:
+    from .features import mobilenet
+    from .inception import inception
+
+    spaces = [mobilenet(device)]
+    if args.inception is not None:
+        spaces.append(inception(device, None if args.inception == Path() else args.inception))
+    return spaces
+
+
+def _measure(
+    args: argparse.Namespace, space: FeatureSpace, data: Pictures, model: Model, result: Result
+) -> None:
+    """Add what ``space`` says of the model; the neighbours in the first space only."""
+    from . import neighbours
+    from .evaluator import Evaluator
+
+    architecture: Any = model.architecture
+    done = 0
     with progress_bar() as progress:
-        return measure(model, torch.from_numpy(images), data.name, args.samples, progress)
+
+        def report(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, len(evaluator.indices) + args.samples)
+
+        evaluator = Evaluator(space, data, args.reference, args.cache, report)
+        features = evaluator.features(architecture, model.network, args.samples)
+    result.figures += evaluator.compare(features)
+    result.doubts += evaluator.doubts(args.samples)
+    if args.neighbours and result.neighbours is None:
+        result.neighbours = neighbours.find(evaluator, features)
+        sheet = neighbours.sheet(evaluator, model, result.neighbours)
+        write_atomically(args.neighbours, lambda file: sheet.save(file, "PNG"))

@@ -15,6 +15,7 @@ from .patch import PatchDiscriminator
 from .progan import ProGANDiscriminator, ProGANGenerator
 from .r3gan import R3GANDiscriminator, R3GANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
+from .squeezenet import LPIPSSqueeze
 from .unet_discriminator import UNetDiscriminator
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
@@ -31,6 +32,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     R3GANGenerator,
     R3GANDiscriminator,
     MultiScaleDiscriminator,
+    LPIPSSqueeze,
 )
 
 AnyArchitecture = Annotated[
@@ -46,6 +48,7 @@ AnyArchitecture = Annotated[
     | ProGANDiscriminator
     | R3GANGenerator
     | R3GANDiscriminator
-    | MultiScaleDiscriminator,
+    | MultiScaleDiscriminator
+    | LPIPSSqueeze,
     Field(discriminator="kind"),
 ]

@@ -138,9 +138,17 @@ def train(args: argparse.Namespace) -> int:
     return cli.main(args)
 
 
+def report(args: argparse.Namespace) -> int:
+    """Show how a training went, or compare several, as a page."""
+    from .evaluation import report_cli
+
+    return report_cli.main(args)
+
+
 def _parser() -> argparse.ArgumentParser:
     from .evaluation import cli as evaluation
     from .evaluation import compare as comparison
+    from .evaluation import report_cli
     from .training import cli as training
     from .training.data import cli as survey
 
@@ -191,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_arguments(add(compare))
     survey.add_arguments(add(data))
     training.add_arguments(add(train))
+    report_cli.add_arguments(add(report))
     return parser
 
 

@@ -218,7 +218,7 @@ def save(path: Path, card: Card, network: nn.Module) -> None:
     """
     from safetensors.torch import save as to_bytes
 
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_atomically(path, to_bytes(tensors, _metadata(card)))
 
 

@@ -516,9 +516,11 @@ def test_the_run_folder(place: Path) -> None:
     events = files.pop(0)
     assert events.startswith("events.out.tfevents.")
     assert files == [
+        "filmstrip.png",
         "lock",
         "losses.png",
         "recipe.json",
+        "report.html",
         "samples/000000.png",
         "snapshots/small-000000.safetensors",
         "state-000000080.pt",
@@ -783,8 +785,9 @@ def test_another_recipe_is_refused_by_field(place: Path) -> None:
     with pytest.raises(TrainingError) as info:
         train("--resume", "run", "--set", "batch=16", "--set", "optimiser.lr=0.1", "--kimg", "9")
     assert str(info.value).splitlines() == [
-        "a resumed run keeps its recipe, all but accumulate, kimg, log_kimg, on_divergence, "
-        "sample_kimg, snapshot_kimg:",
+        "a resumed run keeps its recipe, all but accumulate, kimg, log_kimg, metric_kimg, "
+        "metric_reference, metric_samples, on_divergence, patience_kimg, sample_kimg, "
+        "snapshot_kimg:",
         "batch: was 8, now 16",
         "optimiser.lr: was 0.0002, now 0.1",
     ]

@@ -8,7 +8,7 @@ import io
 from PIL import Image
 from torch import Tensor
 
-from ..checkpoint import Card, Training
+from ..checkpoint import Card, Measurement, Training
 from ..images import grid, to_pictures
 from .run import Plan
 
@@ -16,8 +16,16 @@ THUMBNAIL_SAMPLES = 16
 THUMBNAIL_SIDE = 128
 
 
-def card(plan: Plan, nimg: int, losses: dict[str, float], images: Tensor) -> Card:
-    """Of the network that drew ``images`` (IMAGE) after ``nimg`` images, at those ``losses``."""
+def card(
+    plan: Plan,
+    nimg: int,
+    losses: dict[str, float],
+    images: Tensor,
+    quality: tuple[Measurement, ...] = (),
+    selection: str = "",
+) -> Card:
+    """Of the network that drew ``images`` (IMAGE) after ``nimg`` images, at those ``losses``; what
+    was measured, and why it was chosen."""
     recipe = plan.recipe
     architecture = recipe.task.architectures[recipe.task.shipped].model_dump(mode="json")
     return Card(
@@ -33,7 +41,9 @@ def card(plan: Plan, nimg: int, losses: dict[str, float], images: Tensor) -> Car
             images=plan.images,
             nimg=nimg,
             losses=losses,
+            selection=selection,
         ),
+        quality=quality,
         thumbnail=thumbnail(to_pictures(grid(images[:THUMBNAIL_SAMPLES]))[0]),
     )
 

@@ -147,14 +147,15 @@ class Loop:
         return Update(network, losses, signals)
 
     def snapshots(self) -> list[nn.Module]:
-        """The averaged networks, ready to be written: on the CPU, in evaluation mode."""
+        """The averaged networks as they ship: in evaluation mode, with statistics of their own."""
         random = torch_random(self.recipe.seed, 0, 0, "statistics")
         latents = [self.recipe.task.latents(self.recipe.batch, random) for _ in range(32)]
-        pairs = [self._latents_to_device(pair) for pair in latents]
-        return [average.snapshot(pairs).cpu() for average in self.averages]
+        pairs = [self.to_device(pair) for pair in latents]
+        return [average.snapshot(pairs) for average in self.averages]
 
-    def _latents_to_device(self, pair: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Any]:
-        z, labels = pair
+    def to_device(self, latents: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+        """Of z and labels."""
+        z, labels = latents
         return z.to(self.device), None if labels is None else labels.to(self.device)
 
     def scale_rates(self, factor: float) -> None:

@@ -65,6 +65,9 @@ class Recipe(Spec):
     """Share of the sides that a random window may cut off, before it is enlarged; 0: none."""
     colour: Annotated[float, Field(ge=0, le=1)] = 0
     """Strength of random changes of brightness, saturation and contrast; 0: none."""
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    """Share of the images, at most 1,000, that are not trained on, to tell whether the
+    discriminator knows the others by heart; none of a set of fewer than 200."""
     ema_half_life: Number | tuple[Number, ...] = 50
     """Of the averaged generator, kimg; never longer than 5% of the images seen. Several: an average
     each, the first of which draws the samples."""
@@ -78,9 +81,23 @@ class Recipe(Spec):
     log_kimg: Positive = 1
     """Distance of log lines, kimg."""
     sample_kimg: Positive = 25
-    """Distance of sample grids and plots, kimg."""
+    """Distance of sample grids, plots and examinations, kimg."""
     snapshot_kimg: Positive = 50
     """Distance of snapshots and training states, kimg."""
+    metric_kimg: Positive | None = None
+    """Distance of measurements (FD-MobileNetV2 and its companions), kimg; none: null."""
+    metric_samples: Annotated[int, Field(ge=4)] = 5000
+    """Images to draw for a measurement."""
+    metric_reference: Annotated[int, Field(ge=4)] = 10_000
+    """Real images to compare with, at most as many as there are."""
+    patience_kimg: Positive | None = None
+    """Stop once so many images have brought no lower FD; never: null."""
+
+    @model_validator(mode="after")
+    def _patience_has_a_metric(self) -> Self:
+        if self.patience_kimg is not None and self.metric_kimg is None:
+            raise ValueError("patience_kimg: needs measurements to go by: set metric_kimg")
+        return self
 
     @property
     def settled(self) -> int:

@@ -3,10 +3,14 @@
     runs/00000-dcgan-cifar10/
         recipe.json                    the recipe as it runs, and the data
         stats.jsonl                    a line a tick
+        metrics.jsonl                  a line a measurement
+        alarms.jsonl                   a line an alarm
         events.out.tfevents.*          the same for TensorBoard, one file a session
         losses.png                     the same as a plot
+        report.html, filmstrip.png     all of it as a page, and the samples over time
         samples/000025.png             64 images of the averaged network, always of the same latents
         snapshots/NAME-000050.safetensors   the averaged network: a checkpoint
+        snapshots/NAME-best.safetensors     that with the lowest FD, where it is measured
         state-000050048.pt             everything that a resumed training needs; the last two
         lock                           held by the process that trains here
 
@@ -23,7 +27,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -34,17 +38,25 @@ from .. import checkpoint
 from ..checkpoint import Card
 from ..errors import StorageError, TrainingError
 from ..evaluation.plots import loss_plot
+from ..evaluation.report import write_report
 from ..files import sweep, write_atomically
 from ..spec import Spec, problems
+from .diagnoses import Alarm
+from .measuring import Metrics
 from .progress import Tick
 from .recipe import Recipe
 
 PLAN = "recipe.json"
 STATS = "stats.jsonl"
+METRICS = "metrics.jsonl"
+ALARMS = "alarms.jsonl"
 LOCK = "lock"
 SNAPSHOTS = "snapshots"
+BEST = "best"
 RUN_NAME = re.compile(r"(\d{5,})-(.+)")
 KEPT_STATES = 2
+
+L = TypeVar("L", Tick, Metrics, Alarm)
 
 
 class Plan(Spec):
@@ -116,26 +128,46 @@ class Run:
         """Begin the run, or change its plan."""
         write_atomically(self.folder / PLAN, plan.model_dump_json(indent=2).encode() + b"\n")
 
-    def repair(self, nimg: int) -> list[Tick]:
-        """Drop what a killed session left after image ``nimg``; the ticks up to there."""
+    def repair(self, nimg: int) -> tuple[list[Tick], list[Metrics]]:
+        """Drop what a killed session left after image ``nimg``; the ticks and metrics up to
+        there."""
         sweep(self.folder)
-        path = self.folder / STATS
+        self._repair(ALARMS, Alarm, nimg)
+        return self._repair(STATS, Tick, nimg), self._repair(METRICS, Metrics, nimg)
+
+    def _repair(self, name: str, kind: type[L], nimg: int) -> list[L]:
+        path = self.folder / name
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-        kept: list[Tick] = []
+        kept: list[L] = []
         for line in lines:
             try:
-                kept.append(Tick.model_validate_json(line))
+                kept.append(kind.model_validate_json(line))
             except ValidationError:  # half a line
                 break
-        kept = [tick for tick in kept if tick.nimg <= nimg]
+        kept = [entry for entry in kept if entry.nimg <= nimg]
         if lines:
-            write_atomically(path, b"".join(_line(tick) for tick in kept))
+            write_atomically(path, b"".join(_line(entry) for entry in kept))
         return kept
 
     def append(self, tick: Tick) -> None:
         """Add a line to the statistics."""
-        with _storage(self.folder / STATS) as path, path.open("ab", buffering=0) as file:
-            _append(file, _line(tick))
+        self._append(STATS, tick)
+
+    def append_metrics(self, metrics: Metrics) -> None:
+        """Add a measurement."""
+        self._append(METRICS, metrics)
+
+    def append_alarm(self, alarm: Alarm) -> None:
+        """Add an alarm."""
+        self._append(ALARMS, alarm)
+
+    def _append(self, name: str, entry: Spec) -> None:
+        with _storage(self.folder / name) as path, path.open("ab", buffering=0) as file:
+            _append(file, _line(entry))
+
+    def write_report(self) -> None:
+        """Write the run's page and film strip."""
+        write_report(self.folder)
 
     def write_plot(self, ticks: list[Tick]) -> None:
         """Draw the losses of ``ticks``, at least one."""
@@ -151,9 +183,10 @@ class Run:
         path = self.folder / "samples" / f"{nimg // 1000:06d}.png"
         write_atomically(path, lambda file: picture.save(file, "PNG"))
 
-    def write_snapshot(self, name: str, card: Card, network: nn.Module, nimg: int) -> Path:
-        """Keep the weights of this moment."""
-        path = self.folder / SNAPSHOTS / f"{name}-{nimg // 1000:06d}.safetensors"
+    def write_snapshot(self, name: str, card: Card, network: nn.Module, nimg: int | None) -> Path:
+        """Keep the weights of this moment; ``nimg`` None: as the best ones."""
+        moment = BEST if nimg is None else f"{nimg // 1000:06d}"
+        path = self.folder / SNAPSHOTS / f"{name}-{moment}.safetensors"
         checkpoint.save(path, card, network)
         return path
 
@@ -240,6 +273,14 @@ class Events:
         for name, value in values.items():
             self._write(summary=scalar(name, value), step=tick.nimg)
 
+    def metrics(self, metrics: Metrics, several: bool) -> None:
+        """Measurements; of which average, where there are several."""
+        from torch.utils.tensorboard.summary import scalar
+
+        average = f", average of {metrics.ema:g} kimg" if several else ""
+        for name, value in metrics.metrics.items():
+            self._write(summary=scalar(f"metric/{name}{average}", value), step=metrics.nimg)
+
     def samples(self, picture: Image.Image, nimg: int) -> None:
         """A sample grid."""
         from tensorboard.compat.proto import summary_pb2
@@ -274,10 +315,13 @@ class Elsewhere(Run):
     def write_plan(self, plan: Plan) -> None:
         pass
 
-    def repair(self, nimg: int) -> list[Tick]:
-        return []
+    def repair(self, nimg: int) -> tuple[list[Tick], list[Metrics]]:
+        return [], []
 
-    def append(self, tick: Tick) -> None:
+    def _append(self, name: str, entry: Spec) -> None:
+        pass
+
+    def write_report(self) -> None:
         pass
 
     def write_plot(self, ticks: list[Tick]) -> None:
@@ -286,7 +330,7 @@ class Elsewhere(Run):
     def write_samples(self, picture: Image.Image, nimg: int) -> None:
         pass
 
-    def write_snapshot(self, name: str, card: Card, network: nn.Module, nimg: int) -> Path:
+    def write_snapshot(self, name: str, card: Card, network: nn.Module, nimg: int | None) -> Path:
         return self.folder
 
     def write_state(self, state: Mapping[str, Any], nimg: int) -> Path:
@@ -311,6 +355,9 @@ class NoEvents(Events):
         pass
 
     def tick(self, tick: Tick) -> None:
+        pass
+
+    def metrics(self, metrics: Metrics, several: bool) -> None:
         pass
 
     def samples(self, picture: Image.Image, nimg: int) -> None:
@@ -345,8 +392,8 @@ def _runs(parent: Path) -> Iterator[tuple[re.Match[str], Run]]:
             yield match, Run(folder)
 
 
-def _line(tick: Tick) -> bytes:
-    return tick.model_dump_json().encode() + b"\n"
+def _line(entry: Spec) -> bytes:
+    return entry.model_dump_json().encode() + b"\n"
 
 
 def _append(file: io.FileIO, content: bytes) -> None:

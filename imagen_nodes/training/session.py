@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checkpoint import Card, Measurement
 from ..errors import Cancelled, StorageError, TrainingError
 from ..images import from_network, grid, to_pictures
 from .card import card
 from .divergence import Divergence, watch
 from .loop import Loop
+from .measuring import Measuring, Metrics, best_of
 from .memory import fitting
 from .progress import Display, Tick
 from .randomness import torch_random
 from .recipe import half_life_name
 from .run import Events, Plan, Run
+from .watch import Watch
 
 SAMPLES = 64
 # Seconds between two tries to write to a disk that is full.
@@ -43,8 +46,11 @@ class Session:
         self.plan = plan
         self.loop = loop
         self.display = display
+        self.watch = Watch(loop)
+        self.measuring = Measuring(plan.recipe, loop.data.dataset, loop.device)
         self.end = max(1, round(plan.recipe.kimg * 1000))
         self._ticks: list[Tick] = []
+        self._metrics: list[Metrics] = []
         # Of the steps since the last tick, by name and nimg, still on the device: reading one waits
         # for it. Not every step has every loss.
         self._losses: Window = {}
@@ -150,9 +156,10 @@ class Session:
         if state is None:
             self.loop.reset()
             self._losses, self._signals = {}, {}
+            self.watch.reset()
         elif not processes.first:
             self._restore(state)
-        self._ticks = self.run.repair(self.loop.nimg)
+        self._ticks, self._metrics = self.run.repair(self.loop.nimg)
         return path
 
     def _step(self, events: Events) -> bool:
@@ -166,16 +173,21 @@ class Session:
         if ticked := self._due(recipe.log_kimg):
             self._log(events)
         samples, save = self._due(recipe.sample_kimg), self._due(recipe.snapshot_kimg)
-        if samples or save:
+        measure = recipe.metric_kimg is not None and self._due(recipe.metric_kimg)
+        if samples or save or measure:
             with self._paused():
-                self._keep(events, samples, save)
+                self._keep(events, samples, save, measure)
         return ticked
 
     def _due(self, kimg: float) -> bool:
         """Whether the last step passed a multiple of ``kimg``, or was the run's last."""
+        return self.loop.nimg >= self.end or self._passed(kimg)
+
+    def _passed(self, kimg: float) -> bool:
+        """Whether the last step passed a multiple of ``kimg``. What becomes part of the state goes
+        by this, since the end may be moved."""
         nimg, interval = self.loop.nimg, max(1, round(kimg * 1000))
-        before = nimg - self.plan.recipe.batch
-        return nimg >= self.end or nimg // interval > before // interval
+        return nimg // interval > (nimg - self.plan.recipe.batch) // interval
 
     def _log(self, events: Events) -> None:
         self._check_losses()
@@ -196,29 +208,82 @@ class Session:
         self._written(lambda: events.tick(tick))
         self.display.tick(tick)
 
-    def _keep(self, events: Events, samples: bool, save: bool) -> None:
+    def _keep(self, events: Events, samples: bool, save: bool, measure: bool) -> None:
         self._check_losses()
-        networks, nimg = self.loop.snapshots(), self.loop.nimg
+        networks, nimg, recipe = self.loop.snapshots(), self.loop.nimg, self.plan.recipe
         if samples:
             picture = to_pictures(grid(self._images(networks[0])))[0]
             self._written(lambda: self.run.write_samples(picture, nimg))
             self._written(lambda: events.samples(picture, nimg))
             if self._ticks:
                 self._written(lambda: self.run.write_plot(self._ticks))
-        if save:
-            self._save(networks)
+            if self._passed(recipe.sample_kimg):
+                self._examine(networks[0])
+        quality = self._measure(events, networks) if measure else [()] * len(networks)
+        if save or nimg >= self.end:
+            self._save(networks, quality)
+        if samples or measure:
+            self._written(self.run.write_report)
 
-    def _save(self, networks: list[nn.Module]) -> tuple[Path, Path]:
+    def _examine(self, average: nn.Module) -> None:
+        """Note what an examination finds, as signals of this step, and raise the alarms."""
+        found, alarms = self.watch.examine(average, self._ticks)
+        for name, value in found.items():
+            tensor = torch.tensor(value, device=self.loop.device)
+            self._signals.setdefault(name, {})[self.loop.nimg] = tensor
+        for alarm in alarms:
+            self._written(partial(self.run.append_alarm, alarm))
+            self.display.note(f"warning: {alarm.kind}: {alarm.text} {alarm.advice}")
+
+    def _measure(self, events: Events, networks: list[nn.Module]) -> list[tuple[Measurement, ...]]:
+        """Measure the averages; keep the best network of all measurements, and end the training if
+        there was none for long enough."""
+        if not self.measuring.able:
+            return [()] * len(networks)
+        recipe, nimg = self.plan.recipe, self.loop.nimg
+        processes = self.loop.processes
+        found = [
+            processes.share(self.measuring.measure(network) if processes.first else None)
+            for network in networks
+        ]
+        for life, network, quality in zip(recipe.ema_half_lives, networks, found, strict=True):
+            figures = {figure.metric: figure.value for figure in quality}
+            line = Metrics(nimg=nimg, ema=float(half_life_name(life)), metrics=figures)
+            self._metrics.append(line)
+            self._written(partial(self.run.append_metrics, line))
+            self._written(partial(events.metrics, line, len(networks) > 1))
+            if best_of(self._metrics) is line:
+                about = self._card(network, quality, "the lowest FD-MobileNetV2 of the training")
+                self._written(partial(self.run.write_snapshot, recipe.name, about, network, None))
+            self.display.note(_measured(line, len(networks) > 1))
+        best = best_of(self._metrics)
+        if best and recipe.patience_kimg and nimg - best.nimg >= recipe.patience_kimg * 1000:
+            self.end = nimg
+            self.display.note(
+                f"no lower FD for {recipe.patience_kimg:g} kimg: the best was after "
+                f"{best.nimg / 1000:.1f} kimg, and is kept"
+            )
+        return found
+
+    def _save(
+        self, networks: list[nn.Module], quality: list[tuple[Measurement, ...]] | None = None
+    ) -> tuple[Path, Path]:
         """Write snapshots and state; the state last, since it is what a resume goes by. The first
         snapshot, and the state."""
         self._check_weights()
-        nimg, losses = self.loop.nimg, self._ticks[-1].losses if self._ticks else {}
+        quality = quality or [()] * len(networks)
         paths: list[Path] = []
-        for name, network in zip(self._names(), networks, strict=True):
-            about = card(self.plan, nimg, losses, self._images(network))
-            write = partial(self.run.write_snapshot, name, about, network, nimg)
+        for name, network, figures in zip(self._names(), networks, quality, strict=True):
+            about = self._card(network, figures)
+            write = partial(self.run.write_snapshot, name, about, network, self.loop.nimg)
             paths.append(self._written(write))
-        return paths[0], self._written(lambda: self.run.write_state(self._state(), nimg))
+        return paths[0], self._written(lambda: self.run.write_state(self._state(), self.loop.nimg))
+
+    def _card(
+        self, network: nn.Module, quality: tuple[Measurement, ...] = (), selection: str = ""
+    ) -> Card:
+        losses = self._ticks[-1].losses if self._ticks else {}
+        return card(self.plan, self.loop.nimg, losses, self._images(network), quality, selection)
 
     def _names(self) -> list[str]:
         """Of the averages' files."""
@@ -265,7 +330,7 @@ class Session:
         same size."""
         recipe = self.plan.recipe
         random = torch_random(recipe.seed, 0, 0, "samples")
-        z, labels = recipe.task.latents(SAMPLES, random)
+        z, labels = self.loop.to_device(recipe.task.latents(SAMPLES, random))
         images, side = network(z, labels), recipe.task.generator.resolution
         if images.shape[3] != side:
             images = F.interpolate(images, side)
@@ -277,6 +342,7 @@ class Session:
             "seconds": self._elapsed(),
             "losses": self._losses,
             "signals": self._signals,
+            "watch": self.watch.state(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -286,6 +352,8 @@ class Session:
             {name: {n: v.to(self.loop.device) for n, v in values.items()} for name, values in w}
             for w in (state.get(key, {}).items() for key in ("losses", "signals"))
         )
+        if "watch" in state:
+            self.watch.restore(state["watch"])
         self._seconds = float(state.get("seconds", 0.0))
 
     def _elapsed(self) -> float:
@@ -353,6 +421,13 @@ class Session:
         states = self.run.states()
         start = f"from {states[0].name}" if states else "from the beginning"
         return f"--resume {self.run.folder} goes on {start}"
+
+
+def _measured(line: Metrics, several: bool) -> str:
+    average = f", average of {line.ema:g} kimg" if several else ""
+    names = {name.partition(" (")[0]: value for name, value in line.metrics.items()}
+    figures = "  ".join(f"{name} {value:.4g}" for name, value in names.items())
+    return f"measured after {line.nimg / 1000:.1f} kimg{average}: {figures}"
 
 
 def _means(window: Window) -> dict[str, float]:

@@ -23,7 +23,18 @@ from .session import Session
 
 # What a resumed run may change: none of it has a part in what a step computes, rounding apart.
 CHANGEABLE = frozenset(
-    {"accumulate", "kimg", "log_kimg", "on_divergence", "sample_kimg", "snapshot_kimg"}
+    {
+        "accumulate",
+        "kimg",
+        "log_kimg",
+        "metric_kimg",
+        "metric_reference",
+        "metric_samples",
+        "on_divergence",
+        "patience_kimg",
+        "sample_kimg",
+        "snapshot_kimg",
+    }
 )
 # Skipped pictures that are named one by one.
 NAMED = 5
@@ -229,6 +240,7 @@ def _stream(
         flip=recipe.flip,
         crop=recipe.crop,
         colour=recipe.colour,
+        held_out=recipe.held_out,
         rank=processes.rank,
         world=processes.world,
         device=device,

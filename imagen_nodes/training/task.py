@@ -105,6 +105,23 @@ class Task(Spec):
         """``update`` was carried out; its losses and signals are means over the whole batch by now.
         Whatever is to be remembered goes into ``memory``."""
 
+    def examine(
+        self,
+        networks: Mapping[str, nn.Module],
+        average: nn.Module,
+        seen: Batch,
+        held_out: Batch | None,
+        moment: Moment,
+    ) -> dict[str, float]:
+        """What tells an illness, by the names of ``diagnoses.py``. Changes nothing.
+
+        Args:
+            average: of the shipped network, in evaluation mode, on the networks' device.
+            seen: images that were just trained on.
+            held_out: images that never are; None: there are none.
+        """
+        return {}
+
     @abstractmethod
     def latents(self, count: int, random: Generator) -> tuple[Tensor, Tensor | None]:
         """``count`` inputs of the shipped network: z ``[count z_dim]``, labels ``[count]`` or

@@ -18,6 +18,8 @@ from .dataset import Dataset
 
 # A data set moves to a GPU if it takes no more than this share of what is free there.
 SHARE = 0.25
+# Images that are held out at most, and the smallest set of which some are.
+MOST_HELD_OUT, FEW = 1000, 200
 
 
 class Stream:
@@ -27,6 +29,8 @@ class Stream:
         flip: mirror every other image, at random.
         crop: share of the sides that may be cut off, 0 (nothing) to below 1: a window of a random
             size, at least ``1 - crop``, at a random place, is enlarged to the whole.
+        held_out: share of the images that are kept for :meth:`held_out`, at most 1,000 of them;
+            none of a set of fewer than 200.
         colour: strength of random changes of brightness, saturation and contrast, 0 (nothing) to
             1.
         rank, world: give the ``rank``-th of ``world`` parts of every batch: together they are the
@@ -42,6 +46,7 @@ class Stream:
         flip: bool,
         crop: float = 0.0,
         colour: float = 0.0,
+        held_out: float = 0.0,
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
@@ -61,13 +66,34 @@ class Stream:
         self._images = _shared(dataset.images)
         if _has_room(self.device, self._images):
             self._images = self._images.to(self.device)
+        total = len(dataset.images)
+        kept = min(int(held_out * total), MOST_HELD_OUT) if total >= FEW else 0
+        if kept:
+            order = numpy_random(seed, 0, 0, "held out").permutation(total)
+            self._held_out, self._used = np.sort(order[:kept]), np.sort(order[kept:])
+        else:
+            self._held_out, self._used = np.empty(0, np.int64), np.arange(total)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def batch(self, nimg: int, size: int) -> Batch:
         """This rank's part of the ``size`` images that follow the first ``nimg`` of the run.
         Images are in channels_last."""
         mine = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-        index = torch.from_numpy(self._indices(nimg, size)[mine])
+        return self._batch(self._indices(nimg, size), nimg, mine)
+
+    def held_out(self, nimg: int, size: int) -> Batch | None:
+        """``size`` images that are in no batch, at most as many as there are; None where none are
+        held out. They are changed as those of a batch after ``nimg`` images."""
+        size = min(size, len(self._held_out))
+        if not size:
+            return None
+        places = np.arange(nimg, nimg + size) % len(self._held_out)
+        return self._batch(self._held_out[places], nimg, slice(None))
+
+    def _batch(self, indices: NDArray[np.int64], nimg: int, mine: slice) -> Batch:
+        """The part ``mine`` of the images of ``indices``."""
+        size = len(indices)
+        index = torch.from_numpy(indices[mine])
         images = self._images.index_select(0, index.to(self._images.device)).to(self.device)
         if self.flip:
             mirrored = numpy_random(self.seed, 0, nimg, "flip").random(size)[mine] < 0.5
@@ -78,7 +104,9 @@ class Stream:
             pixels = _zoomed(pixels, self._windows(nimg, size)[mine])
         if self.colour:
             random = torch_random(self.seed, 0, nimg, "colour")
-            pixels = jitter(pixels, self.colour, Numbers(random, self.rank, self.world))
+            parts = 1 if mine == slice(None) else self.world
+            numbers = Numbers(random, self.rank if parts > 1 else 0, parts)
+            pixels = jitter(pixels, self.colour, numbers)
         labels = self.dataset.labels
         if labels is None:
             return Batch(pixels, None)
@@ -93,7 +121,7 @@ class Stream:
     def _indices(self, nimg: int, size: int) -> NDArray[np.int64]:
         parts: list[NDArray[np.int64]] = []
         while size > 0:
-            epoch, start = divmod(nimg, len(self.dataset.images))
+            epoch, start = divmod(nimg, len(self._used))
             part = self._permutation(epoch)[start : start + size]
             parts.append(part)
             nimg, size = nimg + len(part), size - len(part)
@@ -102,7 +130,7 @@ class Stream:
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if self._order[0] != epoch:
             random = numpy_random(self.seed, 0, epoch, "order")
-            self._order = (epoch, random.permutation(len(self.dataset.images)))
+            self._order = (epoch, self._used[random.permutation(len(self._used))])
         return self._order[1]
 
 

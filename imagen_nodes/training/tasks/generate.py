@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -19,7 +20,9 @@ from ...networks.progan import ProGANDiscriminator, ProGANGenerator
 from ...networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from ...networks.sngan import SNGANDiscriminator, SNGANGenerator
 from ...spec import Positive
+from .. import examination
 from ..augment import AdaptiveAugment, Augment, apply
+from ..diagnoses import ACCURACY, DIVERSITY, HELD_OUT_GAP, LEAK, MARGIN, SATURATION
 from ..growth import Growth, shown
 from ..losses import LOSSES, LossName
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT, AnyRegulariser, Clip, Regulariser, Round
@@ -214,6 +217,8 @@ class Generate(Task):
             FAKE_LOGIT: of_fake.logits.mean(),
             REAL_SIGN: of_real.logits.sign().mean(),
         }
+        if self.loss != "wasserstein":  # whose logits have no zero
+            signals |= self._rightness(of_real.logits.detach(), of_fake.logits.detach())
         if self.augment is not None:
             signals["augment p"] = of_real.logits.new_tensor(p)
         yield Update("discriminator", losses, signals | now.signals)
@@ -250,6 +255,54 @@ class Generate(Task):
                 term.apply(networks[update.network])
         if isinstance(self.augment, AdaptiveAugment) and update.network == "discriminator":
             self.augment.follow(memory, update.signals[REAL_SIGN], moment.batch, moment.step)
+
+    def _rightness(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """How often the discriminator is right, and by how much."""
+        if LOSSES[self.loss].relativistic:
+            right = (real > fake).float().mean()
+        else:
+            between = 0.5 if self.loss == "mse" else 0.0
+            right = ((real > between).float().mean() + (fake < between).float().mean()) / 2
+        return {ACCURACY: right, MARGIN: real.mean() - fake.mean()}
+
+    @torch.no_grad()
+    def examine(
+        self,
+        networks: Mapping[str, nn.Module],
+        average: nn.Module,
+        seen: Batch,
+        held_out: Batch | None,
+        moment: Moment,
+    ) -> dict[str, float]:
+        """Diversity, saturation, the held-out gap and the leak: see ``examination.py``."""
+        generator, labels = networks["generator"], seen.labels
+
+        def real_of(batch: Batch) -> Tensor:
+            if isinstance(generator, Growing):
+                return shown(batch.images, generator.resolution, generator.share)
+            return batch.images
+
+        real = real_of(seen)
+        z = moment.random.normal(len(real), self.generator.z_dim).to(real.device)
+        drawn = average(z, labels)
+        p = self._p(moment)
+        found = {
+            DIVERSITY: examination.diversity(drawn, real),
+            SATURATION: examination.saturation(drawn),
+        }
+        if p > 0:
+            augmented = self._augmented(real, p, moment)
+            found[LEAK] = examination.leak(drawn, real, augmented)
+        if held_out is not None:
+            # A copy: batch norm and spectral norm keep statistics of what they see.
+            judge = copy.deepcopy(networks["discriminator"])
+            batches = ((real, labels), (real_of(held_out), held_out.labels), (drawn, labels))
+            logits = [
+                _score(self._judge(judge, self._augmented(images, p, moment), classes))
+                for images, classes in batches
+            ]
+            found[HELD_OUT_GAP] = examination.gap(*logits)
+        return found
 
     def _judge_both(
         self, discriminator: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagen_nodes.networks.dcgan import DCGANDiscriminator
 from imagen_nodes.networks.multi_scale import MultiScaleDiscriminator
 from imagen_nodes.networks.sngan import SNGANDiscriminator
 from imagen_nodes.training.data import Dataset, Stream
+from imagen_nodes.training.divergence import watch
 from imagen_nodes.training.growth import Growth, shown
 from imagen_nodes.training.loop import Loop
 from imagen_nodes.training.randomness import torch_random
@@ -385,6 +386,46 @@ def test_parts_need_no_graph_of_the_whole() -> None:
 def test_unequal_parts() -> None:
     with pytest.raises(ValueError, match="batch of 8 does not split into 3 equal parts"):
         recipe(accumulate=3)
+
+
+# ------------------------------------------------------------------------------ compiled networks
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """torch.compile without the C++ compiler; what was asked for."""
+    asked: list[str] = []
+
+    def compile_(self: nn.Module, mode: str) -> None:
+        asked.append(mode)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    return asked
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own
+def test_compiled_networks_take_the_same_steps(quick_compiler: list[str]) -> None:
+    """With penalties, whose second derivatives no compiled network has."""
+    terms = [{"kind": "r1", "every": 2}, {"kind": "gradient-penalty"}]
+    task = {"loss": "hinge", "regularisers": terms}
+    plain, compiled = (loop_of(recipe(task=task, compile=how)) for how in ("no", "yes"))
+    assert quick_compiler == ["default", "default"]
+    for _ in range(3):
+        one, other = plain.step().losses, compiled.step().losses
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5)
+    # Its layers are seen when a divergence is looked for, and its state is the plain one's.
+    with watch(compiled.networks) as found:
+        next(compiled.networks["generator"].parameters()).data.fill_(float("nan"))
+        compiled.step()
+    assert found[0].startswith("generator.main.0")
+    plain.restore(compiled.state())
+
+
+def test_growing_networks_are_not_compiled() -> None:
+    with pytest.raises(ValueError, match="networks that grow would be compiled anew"):
+        Recipe.model_validate(grown().model_dump() | {"compile": "yes"})
 
 
 # ------------------------------------------------------------------------------ what does not fit

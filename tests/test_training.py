@@ -785,8 +785,8 @@ def test_another_recipe_is_refused_by_field(place: Path) -> None:
     with pytest.raises(TrainingError) as info:
         train("--resume", "run", "--set", "batch=16", "--set", "optimiser.lr=0.1", "--kimg", "9")
     assert str(info.value).splitlines() == [
-        "a resumed run keeps its recipe, all but accumulate, kimg, log_kimg, metric_kimg, "
-        "metric_reference, metric_samples, on_divergence, patience_kimg, sample_kimg, "
+        "a resumed run keeps its recipe, all but accumulate, compile, kimg, log_kimg, "
+        "metric_kimg, metric_reference, metric_samples, on_divergence, patience_kimg, sample_kimg, "
         "snapshot_kimg:",
         "batch: was 8, now 16",
         "optimiser.lr: was 0.0002, now 0.1",

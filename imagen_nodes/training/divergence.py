@@ -31,7 +31,9 @@ def watch(networks: Mapping[str, nn.Module]) -> Generator[list[str]]:
 
     path_of: dict[nn.Module, str] = {}
     handles: list[Any] = []
+    compiled = {network: network._compiled_call_impl for network in networks.values()}  # pyright: ignore
     for name, network in networks.items():
+        network._compiled_call_impl = None  # compiled, its layers are no more
         for path, module in network.named_modules():
             path_of[module] = path
             hook = module.register_forward_hook(
@@ -43,3 +45,5 @@ def watch(networks: Mapping[str, nn.Module]) -> Generator[list[str]]:
     finally:
         for handle in handles:
             handle.remove()
+        for network, call in compiled.items():
+            network._compiled_call_impl = call

@@ -20,6 +20,9 @@ from .randomness import Numbers, torch_random
 from .recipe import Recipe
 from .task import Batch, Moment, Update
 
+# torch.compile's names.
+COMPILE_MODES = {"yes": "default", "graphs": "reduce-overhead"}
+
 
 class Values(NamedTuple):
     """What a step came to: scalars by name, on the device."""
@@ -67,11 +70,15 @@ class Loop:
         self.averages = [EMA(shipped, half_life) for half_life in recipe.ema_half_lives]
         for network in self.networks.values():
             share_statistics(network, self.processes)
+            if recipe.compile != "no":
+                network.compile(mode=COMPILE_MODES[recipe.compile])
         self.memory: dict[str, Tensor] = {}
 
     def step(self) -> Values:
         """Show one batch to the discriminator, and update every network whose turn it is."""
         recipe, parts = self.recipe, self.recipe.accumulate
+        if recipe.compile == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()
         self._prepare()
         batch = self.data.batch(self.nimg, recipe.batch)
         moments = [self._moment(part) for part in range(parts)]

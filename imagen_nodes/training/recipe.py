@@ -75,6 +75,9 @@ class Recipe(Spec):
     """Decides every random number."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the forward passes; auto: whichever a probe at the start finds faster."""
+    compile: Literal["no", "yes", "graphs"] = "no"
+    """Compile the networks with torch.compile when the training starts, which takes a minute or so
+    and a C++ compiler; graphs: and replay them as CUDA graphs, for small networks on a GPU."""
     on_divergence: Literal["stop", "halve"] = "stop"
     """After a loss or weight that is not finite the run goes back to its last state, and stops; or
     goes on at half the learning rates."""
@@ -92,6 +95,15 @@ class Recipe(Spec):
     """Real images to compare with, at most as many as there are."""
     patience_kimg: Positive | None = None
     """Stop once so many images have brought no lower FD; never: null."""
+
+    @model_validator(mode="after")
+    def _compiled_networks_stay(self) -> Self:
+        if self.compile != "no" and self.task.settled:
+            raise ValueError(
+                "compile: networks that grow would be compiled anew at every step; set it to no, "
+                "or leave out task.growth"
+            )
+        return self
 
     @model_validator(mode="after")
     def _patience_has_a_metric(self) -> Self:

@@ -95,6 +95,15 @@ class Session:
                     self._recover(divergence)
         except torch.OutOfMemoryError as error:
             raise TrainingError(self._about_memory()) from error
+        except RuntimeError as error:
+            # By its name: the module takes a second to import.
+            if not type(error).__module__.startswith("torch._dynamo"):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(
+                f"the networks cannot be compiled here: {reason}. {self._way_on()}; --set "
+                "compile=no does without"
+            ) from error
         except StorageError as error:
             raise StorageError(f"{error}. Free some space; {self._way_on()}") from error
 

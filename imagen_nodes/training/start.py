@@ -25,6 +25,7 @@ from .session import Session
 CHANGEABLE = frozenset(
     {
         "accumulate",
+        "compile",
         "kimg",
         "log_kimg",
         "metric_kimg",

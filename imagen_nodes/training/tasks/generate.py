@@ -192,15 +192,17 @@ class Generate(Task):
         def at(network: str, fake: Tensor, of_fake: Tensor) -> Round:
             return Round(
                 network=networks[network],
-                score=lambda images: _score(self._judge(discriminator, images, labels)),
+                score=lambda images: _score(self._judge(discriminator, images, labels, plain=True)),
                 real=real,
                 fake=fake,
                 real_logits=of_real.logits,
                 fake_logits=of_fake,
                 random=random,
                 memory=moment.memory,
-                # Of images that are here: labels of the first where there are fewer latents.
-                generate=lambda z: generator(z, None if labels is None else labels[: len(z)]),
+                # Labels of the first where there are fewer latents.
+                generate=lambda z: generator.forward(
+                    z, None if labels is None else labels[: len(z)]
+                ),
                 latents=z,
                 features=getattr(discriminator, "features", None),
             )
@@ -316,12 +318,21 @@ class Generate(Task):
         verdict = self._judge(discriminator, torch.cat([real, fake]), both)
         return verdict.part(slice(len(real))), verdict.part(slice(len(real), None))
 
-    def _judge(self, discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> Verdict:
+    def _judge(
+        self,
+        discriminator: nn.Module,
+        images: Tensor,
+        labels: Tensor | None,
+        *,
+        plain: bool = False,
+    ) -> Verdict:
+        """``plain``: never compiled, since what is compiled has no gradient of its gradient."""
         if self.discriminator.classifies:
             classify: Callable[[Tensor], tuple[Tensor, Tensor]] = discriminator.classify  # pyright: ignore
             logits, classes = classify(images)
             return Verdict(logits.float(), classes.float())
-        return Verdict(discriminator(images, labels).float())
+        judge = discriminator.forward if plain else discriminator
+        return Verdict(judge(images, labels).float())
 
     def _class_loss(self, verdict: Verdict, labels: Tensor | None) -> Tensor:
         """Source: Odena et al., "Conditional Image Synthesis With Auxiliary Classifier GANs", 2017,

@@ -440,9 +440,9 @@ def test_jitter_by_hand(recorded: type[Recorded]) -> None:
 @pytest.mark.parametrize("name", SPECS)
 def test_nothing_happens_at_p_0(name: str) -> None:
     images, random = pictures(), seeded()
-    before = random.get_state()
+    before = random.random.get_state()
     assert apply(SPECS[name], images, 0.0, random) is images
-    assert torch.equal(random.get_state(), before)
+    assert torch.equal(random.random.get_state(), before)
 
 
 @pytest.mark.parametrize("name", SPECS)

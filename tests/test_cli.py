@@ -108,7 +108,7 @@ def test_a_wrong_workflow_as_json_is_what_comfyui_answers(capsys):
         (["run", "generate", "--device", "abacus"], "device 'abacus' cannot be used here"),
         (["run", "generate", "--set", "Sample Noise.sed=1"], "no input 'sed'"),
         (["run", "generate", "--set", "Sample Noise.seed=4294967296"], "is bigger than 4294967295"),
-        (["check", "generate", "--set", "1.name=cats.safetensors"], "There is: dcgan-cifar10"),
+        (["check", "generate", "--set", "1.name=cats.safetensors"], "There is: cgan-cifar10"),
         (
             ["check", "generate", "--set", "1.name=cats.pkl"],
             "'cats.pkl' is a pickle, which can run",

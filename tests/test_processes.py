@@ -126,8 +126,8 @@ def test_two_processes_are_one(place: Path, family: str) -> None:
     events = {name for name in names if name.startswith("events.")}
     assert len(events) == 1
     assert names - events == {
-        "lock", "losses.png", "recipe.json", "samples", "snapshots", "stats.jsonl",
-        "state-000000024.pt", "state-000000048.pt",
+        "filmstrip.png", "lock", "losses.png", "recipe.json", "report.html", "samples", "snapshots",
+        "state-000000024.pt", "state-000000048.pt", "stats.jsonl",
     }  # fmt: skip
 
 

@@ -6,7 +6,8 @@ Trains each preset of the ladder for ``--kimg`` thousand images with networks of
 channels, one after another, evaluates the averaged generator of its end, and writes one table,
 ``ladder.md``, and a picture of all, ``ladder.png``. Trainings that are there are gone on with, or
 not repeated, so it may be stopped and started again. A speed is the one that a tenth of the log
-lines exceed: what else the machine has to do only slows it down.
+lines of the last quarter exceed, where all have their full resolution: what else the machine has to
+do only slows it down.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def digits(metric: str) -> int:
 
 def speed(run: Path) -> float:
     lines = (run / "stats.jsonl").read_text().splitlines()
-    speeds = [json.loads(line)["images_per_second"] for line in lines]
-    return statistics.quantiles(speeds, n=10)[-1]
+    speeds = [json.loads(line)["images_per_second"] for line in lines[-len(lines) // 4 :]]
+    return statistics.quantiles(speeds, n=10, method="inclusive")[-1]
 
 
 def picture(out: Path) -> Image.Image:

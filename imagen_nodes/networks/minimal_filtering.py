@@ -36,7 +36,8 @@ def suits(x: Tensor, weight: Tensor, tile: int, most: int) -> bool:
     fits = max(height, width) <= most and height % tile == width % tile == 0
     fits = fits and min(weight.shape[:2]) >= 8
     plain = x.device.type == "cpu" and x.dtype == torch.float32
-    return fits and plain and not torch.is_autocast_enabled("cpu")
+    plain = plain and not torch.is_autocast_enabled("cpu")
+    return fits and plain and not torch.compiler.is_compiling()
 
 
 def halve(x: Tensor, weight: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from PIL import Image
 
 from imagen_nodes.training.presets import PRESETS
 from imagen_nodes.training.recipe import Recipe
+from imagen_nodes.training.tasks.generate import Generate
 
 LADDER = {
     "dcgan-cifar10": "DCGAN, cross-entropy",
@@ -79,6 +80,7 @@ def train(args: argparse.Namespace, name: str) -> None:
 
 def settings(recipe: Recipe, kimg: float, width: int) -> dict[str, Any]:
     """What the budget and the width change in a preset: growing takes its usual share of it."""
+    assert isinstance(recipe.task, Generate)
     found: dict[str, Any] = {"sample_kimg": kimg, "snapshot_kimg": kimg / 2}
     for network, fields in (
         ("generator", recipe.task.generator.model_dump()),

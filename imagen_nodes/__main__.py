@@ -109,11 +109,12 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Measure how good a generator is, against real pictures."""
+    """Measure how good a network is, against real pictures."""
     from .evaluation import cli
     from .training.data import open_data
+    from .training.degradation import degradation_of
 
-    return cli.main(args, open_data)
+    return cli.main(args, open_data, degradation_of)
 
 
 def data(args: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,14 +22,30 @@ class Spec(BaseModel):
     )
 
 
-def problems(error: ValidationError) -> str:
-    """One line a problem: ``field: what is wrong (got value)``."""
+def problems(error: ValidationError, value: object = None) -> str:
+    """One line a problem: ``field: what is wrong (got value)``. With the ``value`` that is wrong,
+    fields are named as they are there; else pydantic's names of a union's members lie between."""
     lines: list[str] = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"]) or "value"
+        where = ".".join(_place(item["loc"], value)) or "value"
         found = "" if item["type"] == "missing" else f" (got {short(item['input'])})"
         lines.append(f"{where}: {item['msg']}{found}")
     return "\n".join(lines)
+
+
+def _place(parts: tuple[str | int, ...], value: Any) -> list[str]:
+    """``parts`` without those that are no fields of what is there; the last may be missing."""
+    found: list[str] = []
+    for i, part in enumerate(parts):
+        if isinstance(value, dict) and part not in value and i < len(parts) - 1:
+            continue
+        found.append(str(part))
+        if isinstance(value, dict | list):
+            try:
+                value = cast(Any, value)[part]
+            except LookupError:  # it is missing
+                value = None
+    return found
 
 
 def short(value: object, limit: int = 80) -> str:

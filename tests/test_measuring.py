@@ -95,7 +95,7 @@ def test_the_best_network_is_kept(place: Path, figures: list[float]) -> None:
     best = checkpoint.inspect(Path("run/snapshots/small-best.safetensors")).card
     assert best.training is not None
     assert best.training.nimg == 32
-    assert best.training.selection == "the lowest FD-MobileNetV2 of the training"
+    assert best.training.selection == "the best FD-MobileNetV2 of the training"
     assert [m.value for m in best.quality] == [3]
 
 
@@ -124,7 +124,7 @@ def test_it_stops_when_patience_is_out(
     figures += [5, 3, 4, 4]
     assert begin("run", patience_kimg=0.032) == 0
     out = capsys.readouterr().out
-    assert "no lower FD for 0.032 kimg: the best was after 0.0 kimg, and is kept" in out
+    assert "nothing better for 0.032 kimg: the best was after 0.0 kimg, and is kept" in out
     assert [path.name for path in Run(Path("run")).states()] == ["state-000000064.pt"]
     assert Path("run/snapshots/small-000000.safetensors").is_file()
 

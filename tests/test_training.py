@@ -1113,7 +1113,7 @@ def test_missing_extras(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interrupted_while_it_reads(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("imagen_nodes.training.start.open_data", stop)
@@ -1165,16 +1165,7 @@ def test_a_period_has_every_lazy_term_equally_often() -> None:
 def test_the_list_of_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == [
-        "preset",
-        "px",
-        "width",
-        "classes",
-        "loss",
-        "regularisers",
-        "batch",
-        "kimg",
-    ]
+    assert lines[0].split() == ["preset", "px", "width", "classes", "loss", "and", "batch", "kimg"]
     assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
 
 

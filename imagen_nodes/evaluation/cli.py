@@ -19,23 +19,39 @@ if TYPE_CHECKING:
     import torch
 
     from ..checkpoint import Measurement, Model
+    from ..networks.architecture import Pictures as PicturesNeeded
     from .evaluator import Pictures
     from .features import FeatureSpace
     from .neighbours import Neighbours
+    from .restoration import Degrade
 
 # Decodes the pictures at a path to a resolution and a number of channels.
 Opener = Callable[[Path, int, int], "Pictures"]
+# What makes the pictures that a network restores; or noise of a deviation, in steps of 1/255.
+DegradationOf = Callable[["Model", float | None], "Degrade"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the evaluator's arguments on ``parser``."""
-    parser.add_argument("weights", type=Path, help="a generator's .safetensors file")
+    parser.add_argument(
+        "weights",
+        type=Path,
+        help="a generator's .safetensors file, or that of a network that "
+        "enlarges or restores pictures",
+    )
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="PATH",
-        help="real pictures: what the trainer's --data takes",
+        help="real pictures: what the trainer's --data takes; to restore, a folder or a picture",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        metavar="SIGMA",
+        help="restore pictures with noise of this deviation, in steps of 1/255 (default: what the "
+        "network was trained on)",
     )
     parser.add_argument(
         "--samples", type=int, default=50_000, metavar="N", help="images to draw (default: 50000)"
@@ -69,29 +85,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
 
 
-def main(args: argparse.Namespace, open_data: Opener) -> int:
-    """Evaluate as ``args`` say, on the pictures that ``open_data`` reads; the exit code.
+def main(args: argparse.Namespace, open_data: Opener, degradation_of: DegradationOf) -> int:
+    """Evaluate as ``args`` say, on the pictures that ``open_data`` reads, or on degraded ones; the
+    exit code.
 
     Raises:
         ImagenError: the weights or the pictures cannot be used, or a file cannot be written.
     """
     from .. import checkpoint
     from ..devices import open_device
+    from ..foreign import open_model
     from ..networks.architecture import GeneratorArchitecture
 
     _check(args)
-    model = checkpoint.load(args.weights)
-    a = model.architecture
-    if not isinstance(a, GeneratorArchitecture):
-        kind = model.card.architecture["kind"]
-        raise CheckpointError(f"{args.weights}: a {kind}, which does not generate images")
+    model = open_model(args.weights)
+    a, pictures = model.architecture, model.architecture.pictures
     device = open_device(args.device)
-    spaces = _spaces(args, device)
-    data = open_data(args.data, a.resolution, a.channels)
-    checkpoint.placed(model, device)
-    result = Result()
-    for space in spaces:
-        _measure(args, space, data, model, result)
+    result: Result | RestorationResult
+    if isinstance(a, GeneratorArchitecture):
+        spaces = _spaces(args, device)
+        data = open_data(args.data, a.resolution, a.channels)
+        checkpoint.placed(model, device)
+        result = Result()
+        for space in spaces:
+            _measure(args, space, data, model, result)
+    elif pictures is not None and not pictures.masked and pictures.channels in (1, 3):
+        checkpoint.placed(model, device)
+        result = _restoration(args, model, pictures, device, degradation_of(model, args.noise))
+    else:
+        kind = model.card.architecture["kind"]
+        raise CheckpointError(
+            f"{args.weights}: a {kind}, which neither generates images nor restores pictures"
+        )
     if args.json:
         print(result.as_json())
     else:
@@ -129,9 +154,64 @@ class Result:
         return json.dumps(found)
 
 
+@dataclass
+class RestorationResult:
+    """The same of a network that restores pictures."""
+
+    figures: tuple[Measurement, ...]
+    without: tuple[Measurement, ...]
+    """Of what it was given; enlarged by bicubic interpolation, where it enlarges."""
+    name: str
+    """Of that."""
+    doubts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{'':15}{'result':>10}  {self.name}"]
+        for ours, theirs in zip(self.figures, self.without, strict=True):
+            lines.append(f"{ours.metric:15}{cards.value(ours):>10}  {cards.value(theirs)}")
+        first = self.figures[0]
+        return "\n".join([*lines, f"means of {first.samples:,} pictures of {first.reference}"])
+
+    def as_json(self) -> str:
+        """``{"figures": [...], "without": [...], "warnings": [...]}``."""
+        found: dict[str, Any] = {
+            name: [figure.model_dump(mode="json") for figure in figures]
+            for name, figures in (("figures", self.figures), ("without", self.without))
+        }
+        return json.dumps(found | {"warnings": list(self.doubts)})
+
+
+def _restoration(
+    args: argparse.Namespace,
+    model: Model,
+    needs: PicturesNeeded,
+    device: torch.device,
+    degrade: Degrade,
+) -> RestorationResult:
+    from . import restoration
+
+    scale, crop = needs.scale, needs.scale if needs.scale > 1 else 0
+    paths = restoration.pictures_at(args.data)
+    least = max(restoration.smallest(crop), needs.sizes.minimum * scale)
+    found: list[tuple[Measurement, ...]] = []
+    with progress_bar() as progress:
+        total = 2 * len(paths)
+        ways = (restoration.by_network(model, needs, device), restoration.by_bicubic(scale))
+        for way, restore in enumerate(ways):
+            pictures = restoration.read(
+                paths, scale, least, lambda i, way=way: progress(way * len(paths) + i, total)
+            )
+            found.append(restoration.figures(restore, degrade, pictures, crop, args.data.name))
+        progress(total, total)
+    name = "bicubic" if scale > 1 else "as given"
+    return RestorationResult(found[0], found[1], name)
+
+
 def _check(args: argparse.Namespace) -> None:
     from .evaluator import FEWEST
 
+    if args.noise is not None and not 0 <= args.noise <= 255:
+        raise UsageError("--noise takes a deviation of 0 to 255")
     if args.samples < FEWEST or args.reference < 0:
         raise UsageError(f"--samples takes {FEWEST} or more, --reference 0 or more")
     if args.neighbours and args.neighbours.suffix.lower() != ".png":

@@ -88,7 +88,7 @@ def figures_of(a: Path, b: Path, crop: int, lpips: LPIPSSqueezeNetwork) -> dict[
     from ..networks.squeezenet import SMALLEST
     from .paired import WINDOW, psnr_rgb, psnr_y, ssim_y
 
-    x, y = _read(a), _read(b)
+    x, y = read_picture(a), read_picture(b)
     if x.shape != y.shape:
         sizes = [f"{t.shape[3]}x{t.shape[2]} px" for t in (x, y)]
         raise DataError(f"{a} has {sizes[0]}, {b} has {sizes[1]}: they must be of one size")
@@ -129,7 +129,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read(path: Path) -> Tensor:
+def read_picture(path: Path) -> Tensor:
     """``[1 3 h w]`` in -1..1 as the file has its pixels, transparent parts on white. (The nodes'
     decoder, which is ComfyUI's, takes some formats through a video frame, and loses a little.)
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..files import write_atomically
 from .figures import ema_name, figures
 from .page import Html, document, image, key, row, section, table, tag
-from .records import HIGHER, Curve, RunRecord, flat
+from .records import Curve, RunRecord, flat, is_higher_better
 from .report import (
     FEW,
     SMALL,
@@ -111,7 +111,7 @@ def _best(figure_name: str, values: Mapping[str, float]) -> float | None:
         return None
     if len(set(values.values())) < 2:
         return None
-    choose = max if figure_name.lower().startswith(HIGHER) else min
+    choose = max if is_higher_better(figure_name) else min
     return choose(values.values())
 
 

@@ -33,6 +33,11 @@ HIGHER = ("precision", "recall", "density", "coverage", "psnr", "ssim", "ms-ssim
 POINTS = 1000
 
 
+def is_higher_better(metric: str) -> bool:
+    """Of a metric by its name."""
+    return metric.lower().startswith(HIGHER)
+
+
 class Record(Spec):
     """A Spec of what another version may have written: unknown fields are left out."""
 
@@ -132,7 +137,7 @@ class MetricCurve:
     @property
     def higher(self) -> bool:
         """Whether higher is better."""
-        return self.metric.lower().startswith(HIGHER)
+        return is_higher_better(self.metric)
 
     @property
     def best(self) -> int:

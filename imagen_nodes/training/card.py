@@ -30,10 +30,11 @@ def card(
     architecture = recipe.task.architectures[recipe.task.shipped].model_dump(mode="json")
     return Card(
         title=recipe.name,
-        description=f"A {architecture['kind']} for {architecture['resolution']} px images, "
+        description=f"A {recipe.task.summary}, "
         f"trained on {plan.images} images of {plan.data_name} for {nimg / 1000:.1f} kimg.",
         architecture=architecture,
-        task=recipe.task.kind,
+        task=recipe.task.purpose,
+        value_range=recipe.task.value_range,
         class_names=plan.class_names,
         training=Training(
             recipe=recipe.model_dump(mode="json"),

@@ -208,7 +208,7 @@ def _recipe_file(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise UsageError(f"{path}: not a recipe:\n{problems(error)}") from error
+        raise UsageError(f"{path}: not a recipe:\n{problems(error, content)}") from error
 
 
 def _changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
@@ -222,7 +222,8 @@ def _changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise UsageError(f"{recipe.name}, after {' '.join(changes)}:\n{problems(error)}") from error
+        what = problems(error, fields)
+        raise UsageError(f"{recipe.name}, after {' '.join(changes)}:\n{what}") from error
 
 
 def _set(fields: dict[str, Any], change: str) -> None:
@@ -260,13 +261,11 @@ def _table() -> str:
     from .presets import PRESETS
 
     rows: list[tuple[str, ...]] = [
-        ("preset", "px", "width", "classes", "loss", "regularisers", "batch", "kimg")
+        ("preset", "px", "width", "classes", "loss", "and", "batch", "kimg")
     ]
     for name, recipe in PRESETS.items():
-        generator = recipe.task.generator
-        side, width = generator.resolution, generator.width_at(generator.resolution // 2)
-        terms = ",".join(term.kind for term in recipe.task.regularisers) or "-"
-        cells = (side, width, generator.classes or "-", recipe.task.loss, terms, recipe.batch)
+        side, width, classes, loss, terms = recipe.task.row
+        cells = (side, width, classes, loss, terms or "-", recipe.batch)
         rows.append((name, *map(str, cells), f"{recipe.kimg:g}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

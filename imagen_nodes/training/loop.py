@@ -8,11 +8,16 @@ processes; gradients and values are the means over all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import load
+from ..errors import CheckpointError
+from ..folders import find_weights, shipped
+from ..networks.architecture import Architecture
 from .data import Stream
 from .ema import EMA
 from .processes import ALONE, Processes, share_statistics
@@ -61,6 +66,8 @@ class Loop:
         for name, architecture in recipe.task.architectures.items():
             network = architecture.build()
             network.initialise(torch_random(recipe.seed, 0, 0, name))
+            if recipe.begin_with is not None and name == recipe.task.shipped:
+                network.load_state_dict(beginning(recipe.begin_with, architecture))
             network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
             self.networks[name] = network
             self.optimisers[name] = torch.optim.Adam(
@@ -157,10 +164,10 @@ class Loop:
         """The averaged networks as they ship: in evaluation mode, with statistics of their own."""
         random = torch_random(self.recipe.seed, 0, 0, "statistics")
         latents = [self.recipe.task.latents(self.recipe.batch, random) for _ in range(32)]
-        pairs = [self.to_device(pair) for pair in latents]
+        pairs = [self._to_device(pair) for pair in latents if pair is not None]
         return [average.snapshot(pairs) for average in self.averages]
 
-    def to_device(self, latents: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    def _to_device(self, latents: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
         """Of z and labels."""
         z, labels = latents
         return z.to(self.device), None if labels is None else labels.to(self.device)
@@ -195,6 +202,24 @@ class Loop:
         self.memory = {name: value.to(self.device) for name, value in memory.items()}
         self.rate_factor = float(state.get("rate_factor", 1.0))
         self.began_with = int(state.get("processes", 1))
+
+
+def beginning(name: str, architecture: Architecture) -> dict[str, Tensor]:
+    """The tensors of weights to begin with: of a file, or of one that ships.
+
+    Raises:
+        CheckpointError: there are none of that name, or they are of another architecture."""
+    path = Path(name)
+    if not path.is_file():
+        path = find_weights([shipped("weights")], name)
+    model = load(path)
+    if model.architecture != architecture:
+        was, now = (a.model_dump(mode="json") for a in (model.architecture, architecture))
+        fields = [
+            f"{k}: {was.get(k)}, not {now.get(k)}" for k in was | now if was.get(k) != now.get(k)
+        ]
+        raise CheckpointError(f"begin_with: {path} is of another network ({'; '.join(fields)})")
+    return model.network.state_dict()
 
 
 def _mean(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:

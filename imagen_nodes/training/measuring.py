@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import torch
-from torch import nn
 
-from ..checkpoint import Measurement
-from ..evaluation.evaluator import FEWEST, Evaluator
-from ..evaluation.features import mobilenet
+from ..evaluation.records import is_higher_better
 from ..spec import Spec
 from .data import Dataset
 from .recipe import Recipe
+from .task import Measure
 
 
 class Metrics(Spec):
@@ -28,8 +26,10 @@ class Metrics(Spec):
 
     @property
     def decisive(self) -> float:
-        """The figure that decides which network is best: lower is better."""
-        return next(iter(self.metrics.values()))
+        """The first figure, which decides which network is best, with a sign by which lower is
+        better."""
+        name, value = next(iter(self.metrics.items()))
+        return -value if is_higher_better(name) else value
 
 
 class Measuring:
@@ -40,20 +40,14 @@ class Measuring:
         self.dataset = dataset
         self.device = device
 
-    @property
-    def able(self) -> bool:
-        """Whether there are pictures enough."""
-        return len(self.dataset.images) >= FEWEST
-
-    def measure(self, network: nn.Module) -> tuple[Measurement, ...]:
-        """FD and its companions of a generator on the device."""
-        architecture = self.recipe.task.generator
-        return self._evaluator.figures(architecture, network, self.recipe.metric_samples)
-
     @cached_property
-    def _evaluator(self) -> Evaluator:
-        count = min(self.recipe.metric_reference, len(self.dataset.images))
-        return Evaluator(mobilenet(self.device), self.dataset, count)
+    def measure(self) -> Measure | None:
+        """Measures a network on the device, as its task has it; None: there are too few pictures.
+        Real images are measured once."""
+        recipe = self.recipe
+        return recipe.task.measuring(
+            self.dataset, self.device, recipe.metric_samples, recipe.metric_reference
+        )
 
 
 def best_of(lines: Iterable[Metrics]) -> Metrics | None:

@@ -78,4 +78,51 @@ def _recipe(
     return Recipe.model_validate({"name": name, "task": task, "optimiser": optimiser})
 
 
-PRESETS: dict[str, Recipe] = {row[0]: _recipe(*row) for row in ROWS}
+# Of networks of pictures: Adam and its rate along half a cosine, over the whole training.
+def _falling(start: float, kimg: float) -> dict[str, Any]:
+    return {"lr": {"start": start, "end": start / 50, "kimg": kimg}, "betas": [0.9, 0.99]}
+
+
+PLAIN_LOSS: dict[str, Any] = {}
+GAN_LOSS = {
+    "perceptual_weight": 1.0,
+    "adversarial_weight": 0.1,
+    "discriminator": {"kind": "unet-discriminator", "width": 32},
+}
+X2, X4 = {"generator": {"scale": 2}}, {"generator": {"scale": 4}}
+SAME_SIZE = {"generator": {"scale": 1}}
+FROM_WEB = {"degradation": {"kind": "photo"}}
+NOISY = {"degradation": {"kind": "noise", "jpeg": 0.25}}
+
+# fmt: off
+RESTORE_ROWS: tuple[tuple[Any, ...], ...] = (
+    # name             network    loss        degradation  patch  batch  rate  kimg  begin with
+    ("sr-x2-fidelity", X2,        PLAIN_LOSS, {},          96,    16,    5e-4, 400,  None),
+    ("sr-x4-fidelity", X4,        PLAIN_LOSS, {},          192,   16,    5e-4, 400,  None),
+    ("sr-x4-gan",      X4,        GAN_LOSS,   {},          192,   16,    1e-4, 100,  "sr-x4-fidelity.safetensors"),
+    ("sr-x4-photo",    X4,        GAN_LOSS,   FROM_WEB,    192,   16,    1e-4, 200,  "sr-x4-fidelity.safetensors"),
+    ("denoise",        SAME_SIZE, PLAIN_LOSS, NOISY,       64,    16,    5e-4, 400,  None),
+)
+# fmt: on
+
+
+def _restore(
+    name: str,
+    network: dict[str, Any],
+    loss: dict[str, Any],
+    degradation: dict[str, Any],
+    patch: int,
+    batch: int,
+    rate: float,
+    kimg: float,
+    begin_with: str | None,
+) -> Recipe:
+    task = {"kind": "restore", **network, **loss, **degradation, "patch": patch}
+    fields = {"name": name, "task": task, "batch": batch, "kimg": kimg, "begin_with": begin_with}
+    return Recipe.model_validate({**fields, "optimiser": _falling(rate, kimg)})
+
+
+PRESETS: dict[str, Recipe] = {
+    **{row[0]: _recipe(*row) for row in ROWS},
+    **{row[0]: _restore(*row) for row in RESTORE_ROWS},
+}

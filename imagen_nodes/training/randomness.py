@@ -32,6 +32,10 @@ class Numbers:
         drawn = torch.rand(count * self.parts, *shape, generator=self.random, dtype=dtype)
         return self._mine(drawn, count)
 
+    def shared(self, count: int) -> list[float]:
+        """``count`` numbers in 0..1, the same for every part."""
+        return torch.rand(count, generator=self.random).tolist()
+
     def _mine(self, drawn: Tensor, count: int) -> Tensor:
         return drawn[self.part * count : (self.part + 1) * count]
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ..spec import Positive, Spec
 from .schedule import Number, Schedule, value_at
 from .tasks.generate import Generate
+from .tasks.restore import Restore
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _kind(task: Any) -> str:
+    """Of a task, or of its fields, which may leave out that it generates."""
+    return task.get("kind", "generate") if isinstance(task, dict) else getattr(task, "kind", "")
+
+
+AnyTask = Annotated[
+    Annotated[Generate, Tag("generate")] | Annotated[Restore, Tag("restore")],
+    Discriminator(_kind),
+]
 
 
 class Adam(Spec):
@@ -47,10 +59,13 @@ class Recipe(Spec):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
     """Names the run and its weights."""
-    task: Generate = Generate()
+    task: AnyTask = Generate()
     """Networks and losses."""
     kimg: Positive = 1000
     """Length of the training, thousands of images shown to the discriminator."""
+    begin_with: str | None = None
+    """Weights to begin with in place of random ones, of the network that is shipped: a file, or the
+    name of one of those that ship; none: null."""
     batch: Annotated[int, Field(ge=2, le=65536)] = 64
     """Images a step."""
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
@@ -88,13 +103,14 @@ class Recipe(Spec):
     snapshot_kimg: Positive = 50
     """Distance of snapshots and training states, kimg."""
     metric_kimg: Positive | None = None
-    """Distance of measurements (FD-MobileNetV2 and its companions), kimg; none: null."""
+    """Distance of measurements (FD-MobileNetV2 and its companions; where pictures are restored,
+    PSNR and LPIPS), kimg; none: null."""
     metric_samples: Annotated[int, Field(ge=4)] = 5000
     """Images to draw for a measurement."""
     metric_reference: Annotated[int, Field(ge=4)] = 10_000
     """Real images to compare with, at most as many as there are."""
     patience_kimg: Positive | None = None
-    """Stop once so many images have brought no lower FD; never: null."""
+    """Stop once so many images have brought no better network, by the first figure; never: null."""
 
     @model_validator(mode="after")
     def _compiled_networks_stay(self) -> Self:

@@ -10,7 +10,7 @@
         report.html, filmstrip.png     all of it as a page, and the samples over time
         samples/000025.png             64 images of the averaged network, always of the same latents
         snapshots/NAME-000050.safetensors   the averaged network: a checkpoint
-        snapshots/NAME-best.safetensors     that with the lowest FD, where it is measured
+        snapshots/NAME-best.safetensors     the best, where they are measured
         state-000050048.pt             everything that a resumed training needs; the last two
         lock                           held by the process that trains here
 

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..checkpoint import Card, Measurement
 from ..errors import Cancelled, StorageError, TrainingError
-from ..images import from_network, grid, to_pictures
+from ..images import grid, to_pictures
 from .card import card
 from .divergence import Divergence, watch
 from .loop import Loop
@@ -247,12 +246,12 @@ class Session:
     def _measure(self, events: Events, networks: list[nn.Module]) -> list[tuple[Measurement, ...]]:
         """Measure the averages; keep the best network of all measurements, and end the training if
         there was none for long enough."""
-        if not self.measuring.able:
+        if (measurement := self.measuring.measure) is None:
             return [()] * len(networks)
         recipe, nimg = self.plan.recipe, self.loop.nimg
         processes = self.loop.processes
         found = [
-            processes.share(self.measuring.measure(network) if processes.first else None)
+            processes.share(measurement(network) if processes.first else None)
             for network in networks
         ]
         for life, network, quality in zip(recipe.ema_half_lives, networks, found, strict=True):
@@ -262,14 +261,16 @@ class Session:
             self._written(partial(self.run.append_metrics, line))
             self._written(partial(events.metrics, line, len(networks) > 1))
             if best_of(self._metrics) is line:
-                about = self._card(network, quality, "the lowest FD-MobileNetV2 of the training")
+                about = self._card(
+                    network, quality, f"the best {quality[0].metric} of the training"
+                )
                 self._written(partial(self.run.write_snapshot, recipe.name, about, network, None))
             self.display.note(_measured(line, len(networks) > 1))
         best = best_of(self._metrics)
         if best and recipe.patience_kimg and nimg - best.nimg >= recipe.patience_kimg * 1000:
             self.end = nimg
             self.display.note(
-                f"no lower FD for {recipe.patience_kimg:g} kimg: the best was after "
+                f"nothing better for {recipe.patience_kimg:g} kimg: the best was after "
                 f"{best.nimg / 1000:.1f} kimg, and is kept"
             )
         return found
@@ -335,15 +336,11 @@ class Session:
 
     @torch.inference_mode()
     def _images(self, network: nn.Module) -> Tensor:
-        """IMAGE of the run's samples, always of the same latents and, while networks grow, of the
-        same size."""
-        recipe = self.plan.recipe
+        """IMAGE of the run's samples, always of the same latents or pictures."""
+        recipe, data = self.plan.recipe, self.loop.data
         random = torch_random(recipe.seed, 0, 0, "samples")
-        z, labels = self.loop.to_device(recipe.task.latents(SAMPLES, random))
-        images, side = network(z, labels), recipe.task.generator.resolution
-        if images.shape[3] != side:
-            images = F.interpolate(images, side)
-        return from_network(images)
+        pictures = data.held_out(0, SAMPLES) or data.batch(0, SAMPLES * self.loop.processes.world)
+        return recipe.task.preview(network, SAMPLES, random, pictures)
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -75,7 +75,7 @@ def begin(
         data_name=dataset.name,
         images=len(dataset.images),
         fingerprint=dataset.fingerprint,
-        class_names=dataset.class_names if recipe.task.generator.classes else (),
+        class_names=dataset.class_names if recipe.task.wanted.classes else (),
     )
     if not processes.first:
         run = Elsewhere(run.folder if isinstance(run, Run) else run)
@@ -198,9 +198,11 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
     Raises:
         DataError: it cannot, or there are none.
     """
-    generator = recipe.task.generator
+    wanted = recipe.task.wanted
     with progress_bar() as progress:
-        dataset = open_data(path, generator.resolution, generator.channels, display.note, progress)
+        dataset = open_data(
+            path, wanted.side, wanted.channels, display.note, progress, tiles=wanted.tiles
+        )
     count, classes = len(dataset.images), len(dataset.class_names)
     if dataset.skipped:
         total = count + len(dataset.skipped)
@@ -210,15 +212,15 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
         display.note("\n".join(lines))
     if count < 2:
         raise DataError(f"{path}: one picture is no data set; give two or more")
-    if generator.classes and dataset.labels is None:
+    if wanted.classes and dataset.labels is None:
         raise DataError(
             f"{path}: has no labels, but {recipe.name} is a conditional recipe with "
-            f"{generator.classes} classes. Put the pictures into a subfolder for each class"
+            f"{wanted.classes} classes. Put the pictures into a subfolder for each class"
         )
-    if generator.classes and classes != generator.classes:
+    if wanted.classes and classes != wanted.classes:
         raise DataError(
             f"{path}: has {classes} classes, but {recipe.name} is a recipe for "
-            f"{generator.classes}. Set task.generator.classes and task.discriminator.classes"
+            f"{wanted.classes}. Set task.generator.classes and task.discriminator.classes"
         )
     display.note(f"data: {count} images of {dataset.name}" + f", {classes} classes" * bool(classes))
     if count < recipe.batch:

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Generator, Tensor, nn
 
+from ..checkpoint import Measurement
 from ..networks.architecture import Architecture
 from ..spec import Spec
+from .data.dataset import Dataset
 from .randomness import Numbers
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The images that a task is trained on."""
+
+    side: int
+    """px; they are square."""
+    channels: int
+    """1 grey, 3 RGB, 4 RGBA."""
+    classes: int = 0
+    """Of their labels; 0: it takes none."""
+    tiles: bool = False
+    """Whether pictures are cut into such images as they are, and not resized to them."""
+
+
+# Measures a network that is shipped: figures, that which decides first.
+Measure = Callable[[nn.Module], tuple[Measurement, ...]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,31 @@ class Task(Spec):
         """Name of the network whose average is written as weights."""
 
     @property
+    @abstractmethod
+    def wanted(self) -> Wanted:
+        """The images that it is trained on."""
+
+    @property
+    @abstractmethod
+    def purpose(self) -> str:
+        """What the shipped network is for, as cards and nodes name it."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """What the shipped network is, in a few words after "A "."""
+
+    @property
+    @abstractmethod
+    def row(self) -> tuple[object, object, object, str, str]:
+        """For the table of presets: px, width, classes, loss, further terms."""
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Of the image values that the shipped network takes or gives."""
+        return -1.0, 1.0
+
+    @property
     def period(self) -> int:
         """Steps after which what they compute comes round again: some have more losses."""
         return 1
@@ -122,7 +168,23 @@ class Task(Spec):
         """
         return {}
 
+    def latents(self, count: int, random: Generator) -> tuple[Tensor, Tensor | None] | None:
+        """``count`` inputs of a shipped network that draws: z ``[count z_dim]``, labels ``[count]``
+        or None, in equal numbers; None: it takes pictures."""
+        return None
+
     @abstractmethod
-    def latents(self, count: int, random: Generator) -> tuple[Tensor, Tensor | None]:
-        """``count`` inputs of the shipped network: z ``[count z_dim]``, labels ``[count]`` or
-        None, in equal numbers."""
+    def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
+        """IMAGE of at most ``count`` results of the shipped network, always of one size.
+
+        Args:
+            random: in the same state each time.
+            pictures: real ones, the same each time, on the network's device.
+        """
+
+    @abstractmethod
+    def measuring(
+        self, dataset: Dataset, device: torch.device, samples: int, reference: int
+    ) -> Measure | None:
+        """What measures the shipped network on ``samples`` of its results, against ``reference``
+        images of ``dataset``; None: these are too few."""

@@ -81,9 +81,10 @@ def cache_folder() -> Path:
     return base / "imagen-nodes"
 
 
-def cache_key(source: Source, shape: Shape) -> str:
-    """Names the cache of ``source`` decoded to images of ``shape``."""
-    code = hashlib.sha256(repr((FORMAT, source.layout, shape)).encode())
+def cache_key(source: Source, shape: Shape, tiles: bool = False) -> str:
+    """Names the cache of ``source`` decoded to images of ``shape``, or cut into ``tiles`` of it."""
+    made = (FORMAT, source.layout, shape, *["tiles"] * tiles)
+    code = hashlib.sha256(repr(made).encode())
     for name, member in source.members.items():
         code.update(repr((name, *member)).encode(errors="surrogatepass"))
     return code.hexdigest()[:32]

@@ -15,7 +15,17 @@ from .cache import FOLDER, Facts, Shape, cache_folder, cache_key, gigabytes, loa
 from .containers import Container, open_container
 from .dataset import Dataset, Labels, Pixels, Progress, Say, checksum, fingerprint
 from .layouts import recognise
-from .pictures import Size, decode, fit_all, reason
+from .pictures import (
+    Size,
+    cut,
+    cut_file,
+    decode,
+    fit_all,
+    from_pixels,
+    reason,
+    starts,
+    tiles_in,
+)
 from .source import Block, Picture, Source, in_order
 
 # Decoded pictures up to this, bytes, are kept in memory and not cached.
@@ -28,9 +38,11 @@ def open_data(
     channels: int,
     say: Say = lambda text: None,
     progress: Progress = lambda done, total: None,
+    tiles: bool = False,
 ) -> Dataset:
     """Decode the pictures at ``path`` to ``size`` px (a side, or height and width) and ``channels``
-    channels (1 grey, 3 RGB, 4 RGBA).
+    channels (1 grey, 3 RGB, 4 RGBA): each resized and cropped to one image, or with ``tiles`` cut
+    into images of that size as it is.
 
     ``path`` is a folder or an archive in one of the layouts of ``layouts.py``, or a pattern of
     shards. Unreadable pictures are skipped and named in the result. More than ``SMALL`` go into
@@ -51,7 +63,7 @@ def open_data(
         source = recognise(container)
         for note in source.notes:
             say(f"{path}: {note}")
-        decoder = Decoder(container, source, (*size, channels), progress)
+        decoder = Decoder(container, source, (*size, channels), progress, tiles)
         return decoder.into_memory() if decoder.size <= SMALL else _cached(decoder, say)
     finally:
         container.close()
@@ -59,14 +71,14 @@ def open_data(
 
 def _cached(decoder: Decoder, say: Say) -> Dataset:
     source, name = decoder.source, decoder.name
-    folder, key = cache_folder(), cache_key(source, decoder.shape)
+    folder, key = cache_folder(), cache_key(source, decoder.shape, decoder.tiles)
     if (dataset := load(folder, key, name)) is not None:
         say(f"cache: {folder / key}.npy, decoded before")
         return dataset
     need = gigabytes(decoder.size)
     say(f"cache: decoding {source.count} pictures once, to {need} in {folder / key}.npy")
     try:
-        store(folder, key, source.count, decoder.shape, decoder.decode)
+        store(folder, key, decoder.most, decoder.shape, decoder.decode)
         error = StorageError(f"{folder / key}.npy: cannot be read again")
     except StorageError as failure:
         error = failure
@@ -86,19 +98,27 @@ class Decoder:
     """Decodes a source's pictures in order, on all cores, a few at a time."""
 
     def __init__(
-        self, container: Container, source: Source, shape: Shape, progress: Progress
+        self,
+        container: Container,
+        source: Source,
+        shape: Shape,
+        progress: Progress,
+        tiles: bool = False,
     ) -> None:
         self.container = container
         self.source = source
         self.shape = shape
         self.progress = progress
+        self.tiles = tiles
         self.name = container.path.name
-        self.size = source.count * math.prod(shape)
+        self.most = self._tiles() if tiles else source.count
+        """Images, at most."""
+        self.size = self.most * math.prod(shape)
         """Bytes of all images, at most."""
 
     def into_memory(self) -> Dataset:
         """The data set, its images in memory."""
-        images = np.empty((self.source.count, *self.shape), np.uint8)
+        images = np.empty((self.most, *self.shape), np.uint8)
         done = 0
 
         def put(part: Pixels) -> None:
@@ -115,7 +135,7 @@ class Decoder:
         Raises:
             DataError: none can be read, or the files were changed meanwhile.
         """
-        found = _Found()
+        found, done = _Found(), 0
         for part, result in in_order(self.source.parts(), self._decode):
             if isinstance(result, Exception):
                 assert isinstance(part, Picture)
@@ -123,7 +143,8 @@ class Decoder:
             elif len(result):
                 put(result)
                 found.add(part, result)
-            self.progress(found.count + len(found.skipped), self.source.count)
+            done += len(part.images) if isinstance(part, Block) else 1
+            self.progress(done, self.source.count)
         self._check_unchanged()
         if not found.count:
             why = f"; {found.skipped[0]}" if found.skipped else ""
@@ -134,11 +155,33 @@ class Decoder:
     def _decode(self, part: Picture | Block) -> Pixels | Exception:
         h, w, channels = self.shape
         if isinstance(part, Block):
-            return fit_all(part.images, (h, w), channels)
+            return self._of_block(part.images, (h, w), channels)
         try:
-            return decode(part.read(), (h, w), channels)[None]
+            content = part.read()
+            if self.tiles:
+                return cut_file(content, (h, w), channels)
+            return decode(content, (h, w), channels)[None]
         except Exception as error:  # whatever a decoder raises, the picture is unreadable
             return error
+
+    def _of_block(self, images: Pixels, size: Size, channels: int) -> Pixels:
+        if not self.tiles:
+            return fit_all(images, size, channels)
+        try:
+            return np.concatenate([cut(from_pixels(image), size, channels) for image in images])
+        except ValueError as error:
+            raise DataError(f"{self.container.path}: its pictures are {error}") from error
+
+    def _tiles(self) -> int:
+        """How many there will be at most: all files are read for it, but not decoded."""
+        size, total = self.shape[:2], 0
+        for part in self.source.parts():
+            if isinstance(part, Picture):
+                total += tiles_in(part.read, size)
+            else:
+                n, h, w = part.images.shape[:3]
+                total += n * len(starts(h, size[0])) * len(starts(w, size[1]))
+        return total
 
     def _check_unchanged(self) -> None:
         fresh = self.container.fresh()
@@ -170,11 +213,13 @@ class _Found:
         self.count += len(images)
         self._code = checksum(images, self._code)
         if isinstance(part, Block):
-            self._labels.append(part.labels)
+            labels, count = part.labels, len(part.images)
         else:
-            self.names.append(part.name)
-            label = part.label
-            self._labels.append(None if label is None else np.array([label], np.int64))
+            self.names += [part.name] * len(images)
+            labels, count = None if part.label is None else np.array([part.label], np.int64), 1
+        # All tiles of a picture have its label.
+        repeats = len(images) // count
+        self._labels.append(None if labels is None else np.repeat(labels, repeats))
 
     def facts(self, shape: Shape, class_names: tuple[str, ...]) -> Facts:
         """In all. Classes without names are called by their numbers."""

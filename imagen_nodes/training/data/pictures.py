@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from ...images import MODES
 from .dataset import Pixels
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
+# EXIF's orientation; from 5 on, the sides change places.
+TURNED = 0x0112
 
 # Height and width, px.
 Size = tuple[int, int]
@@ -35,13 +39,61 @@ def fit(picture: Image.Image, size: int | Size, channels: int) -> Pixels:
     side, or height and width; Lanczos, antialiased), the middle cropped. Transparent parts show
     white, unless there is a channel to keep alpha in."""
     h, w = (size, size) if isinstance(size, int) else size
-    picture = shallow(ImageOps.exif_transpose(picture))
-    if channels != 4:
-        picture = on_white(picture)
-    picture = picture.convert(MODES[channels])
+    picture = _upright(picture, channels)
     if picture.size != (w, h):
         picture = ImageOps.fit(picture, (w, h), Image.Resampling.LANCZOS)
     return np.asarray(picture).reshape(h, w, channels)
+
+
+def cut(picture: Image.Image, size: Size, channels: int) -> Pixels:
+    """``[n h w channels]`` uint8: a picture of the same kind in tiles of ``size`` (height, width),
+    not resized. Neighbours lie half over each other or more, so that every place is seen with
+    different surroundings.
+
+    Raises:
+        ValueError: the picture is smaller than a tile."""
+    h, w = size
+    picture = _upright(picture, channels)
+    tops, lefts = starts(picture.height, h), starts(picture.width, w)
+    if not tops or not lefts:
+        raise ValueError(f"{picture.width}x{picture.height} px, smaller than a tile of {w}x{h}")
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, channels)
+    return np.stack([pixels[y : y + h, x : x + w] for y in tops for x in lefts])
+
+
+def starts(length: int, tile: int) -> list[int]:
+    """Where the tiles along an axis of a picture start, px: evenly, the last at the end; nowhere
+    where it is shorter than a tile."""
+    if length < tile:
+        return []
+    gaps = -(-2 * (length - tile) // tile)  # rounded up
+    return [(length - tile) * i // max(gaps, 1) for i in range(gaps + 1)]
+
+
+def cut_file(content: bytes, size: Size, channels: int) -> Pixels:
+    """A picture file as :func:`cut` gives it; whatever Pillow raises where it cannot be read."""
+    with Image.open(io.BytesIO(content)) as picture:
+        return cut(picture, size, channels)
+
+
+def tiles_in(read: Callable[[], bytes], size: Size) -> int:
+    """How many tiles :func:`cut` makes of a picture file, going by its header; 0 where it cannot
+    be read."""
+    try:
+        with Image.open(io.BytesIO(read())) as picture:
+            (w, h), turned = picture.size, picture.getexif().get(TURNED, 1) >= 5
+    except Exception:  # as for decode
+        return 0
+    h, w = (w, h) if turned else (h, w)
+    return len(starts(h, size[0])) * len(starts(w, size[1]))
+
+
+def _upright(picture: Image.Image, channels: int) -> Image.Image:
+    """Turned as its EXIF says, in 8 bits, with so many channels."""
+    picture = shallow(ImageOps.exif_transpose(picture))
+    if channels != 4:
+        picture = on_white(picture)
+    return picture.convert(MODES[channels])
 
 
 def fit_all(images: Pixels, size: int | Size, channels: int) -> Pixels:

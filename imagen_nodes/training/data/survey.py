@@ -294,10 +294,15 @@ def fitting(
     then as many ``channels``, then one that uses the classes."""
 
     def misfit(name: str) -> tuple[bool, float, bool, bool]:
-        generator = presets[name].task.generator
-        enlarged = generator.resolution > side
-        distance = abs(math.log2(generator.resolution / side))
-        return enlarged, distance, generator.channels != channels, generator.classes != classes
+        wanted = presets[name].task.wanted
+        enlarged = wanted.side > side
+        distance = abs(math.log2(wanted.side / side))
+        return enlarged, distance, wanted.channels != channels, wanted.classes != classes
 
-    able = [name for name in presets if presets[name].task.generator.classes in (0, classes)]
+    able = [
+        name
+        for name, wanted in ((name, recipe.task.wanted) for name, recipe in presets.items())
+        # What takes tiles is for another purpose than drawing such pictures.
+        if wanted.classes in (0, classes) and not wanted.tiles
+    ]
     return tuple(sorted(able, key=misfit))

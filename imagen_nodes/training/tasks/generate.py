@@ -13,6 +13,9 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from ...evaluation.evaluator import FEWEST, Evaluator
+from ...evaluation.features import mobilenet
+from ...images import from_network
 from ...networks.architecture import Architecture, Growing
 from ...networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ...networks.multi_scale import MultiScaleDiscriminator
@@ -22,11 +25,12 @@ from ...networks.sngan import SNGANDiscriminator, SNGANGenerator
 from ...spec import Positive
 from .. import examination
 from ..augment import AdaptiveAugment, Augment, apply
+from ..data.dataset import Dataset
 from ..diagnoses import ACCURACY, DIVERSITY, HELD_OUT_GAP, LEAK, MARGIN, SATURATION
 from ..growth import Growth, shown
 from ..losses import LOSSES, LossName
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT, AnyRegulariser, Clip, Regulariser, Round
-from ..task import Batch, Moment, Task, Update
+from ..task import Batch, Measure, Moment, Task, Update, Wanted
 
 REAL_SIGN = "real sign"
 
@@ -151,6 +155,25 @@ class Generate(Task):
     @property
     def shipped(self) -> str:
         return "generator"
+
+    @property
+    def wanted(self) -> Wanted:
+        g = self.generator
+        return Wanted(g.resolution, g.channels, g.classes)
+
+    @property
+    def purpose(self) -> str:
+        return "generate"
+
+    @property
+    def summary(self) -> str:
+        return f"{self.generator.kind} for {self.generator.resolution} px images"
+
+    @property
+    def row(self) -> tuple[object, object, object, str, str]:
+        g = self.generator
+        terms = ",".join(term.kind for term in self.regularisers)
+        return g.resolution, g.width_at(g.resolution // 2), g.classes or "-", self.loss, terms
 
     @property
     def period(self) -> int:
@@ -367,6 +390,23 @@ class Generate(Task):
     def latents(self, count: int, random: Generator) -> tuple[Tensor, Tensor | None]:
         labels = torch.arange(count) % self.generator.classes if self.generator.classes else None
         return torch.randn(count, self.generator.z_dim, generator=random), labels
+
+    def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
+        z, labels = self.latents(count, random)
+        device, side = pictures.images.device, self.generator.resolution
+        images = network(z.to(device), None if labels is None else labels.to(device))
+        if images.shape[3] != side:  # it is still growing
+            images = F.interpolate(images, side)
+        return from_network(images)
+
+    def measuring(
+        self, dataset: Dataset, device: torch.device, samples: int, reference: int
+    ) -> Measure | None:
+        if len(dataset.images) < FEWEST:
+            return None
+        count = min(reference, len(dataset.images))
+        evaluator = Evaluator(mobilenet(device), dataset, count)
+        return lambda network: evaluator.figures(self.generator, network, samples)
 
 
 def _score(verdict: Verdict) -> Tensor:

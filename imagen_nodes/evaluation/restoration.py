@@ -1,0 +1,116 @@
+"""How well a network restores pictures: clean ones are degraded, restored, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import images, tiles
+from ..checkpoint import Measurement, Model
+from ..errors import DataError
+from ..folders import files
+from ..networks.architecture import Pictures
+from ..networks.squeezenet import SMALLEST
+from .compare import SUFFIXES, read_picture
+from .paired import WINDOW, lpips_network, psnr_rgb, psnr_y, ssim_y
+
+# Pictures ``[b 3 h w]`` in 0..1 to such; a degradation also takes the first one's number, which its
+# random numbers depend on.
+Restore = Callable[[Tensor], Tensor]
+Degrade = Callable[[Tensor, int], Tensor]
+
+PSNR_Y, PSNR_RGB, SSIM, LPIPS = "PSNR-Y", "PSNR-RGB", "SSIM", "LPIPS-squeeze"
+
+
+def smallest(crop: int) -> int:
+    """Side of the smallest picture that all figures can be taken of, px."""
+    return max(SMALLEST, WINDOW + 2 * crop)
+
+
+@torch.inference_mode()
+def figures(
+    restore: Restore, degrade: Degrade, pictures: Iterable[Tensor], crop: int, reference: str
+) -> tuple[Measurement, ...]:
+    """Mean figures over ``pictures``, batches ``[b 3 h w]`` in 0..1: PSNR and SSIM of the luma and
+    PSNR of RGB without a border of ``crop`` px, and LPIPS. Results are rounded to 8 bits, as they
+    would be saved.
+
+    Args:
+        reference: names the pictures.
+    """
+    network: nn.Module | None = None
+    found: dict[str, list[float]] = {}
+    count = 0
+    for clean in pictures:
+        network = network or lpips_network().to(clean.device)
+        restored = restore(degrade(clean, count)).clamp(0, 1).mul(255).round().div(255)
+        x, y = restored * 2 - 1, clean * 2 - 1
+        values = psnr_y(x, y, crop), psnr_rgb(x, y, crop), ssim_y(x, y, crop), network(x, y)
+        for name, value in zip((PSNR_Y, PSNR_RGB, SSIM, LPIPS), values, strict=True):
+            found.setdefault(name, []).extend(value.tolist())
+        count += len(clean)
+    return tuple(
+        Measurement(metric=name, value=fmean(values), samples=count, reference=reference)
+        for name, values in found.items()
+    )
+
+
+def by_network(model: Model, needs: Pictures, device: torch.device) -> Restore:
+    """``model``, whose network is on ``device``, in float32, in tiles."""
+
+    def call(part: Tensor) -> Tensor:
+        values = images.to_range(part.to(device), model.card.value_range)
+        return images.from_range(model.network(values), model.card.value_range)
+
+    def restore(seen: Tensor) -> Tensor:
+        grey = needs.channels == 1  # one picture a channel
+        x = (seen.transpose(0, 1) if grey else seen).cpu()
+        y = tiles.run(call, x, scale=needs.scale, sizes=needs.sizes, tiling=needs.tiling)
+        return (y.transpose(0, 1) if grey else y).to(seen)
+
+    return restore
+
+
+def by_bicubic(scale: int) -> Restore:
+    """Nothing but bicubic interpolation to the size of the result."""
+
+    def restore(seen: Tensor) -> Tensor:
+        if scale == 1:
+            return seen
+        # Antialiasing changes nothing where it enlarges, but has the kernel of Matlab and Pillow.
+        return F.interpolate(seen, scale_factor=scale, mode="bicubic", antialias=True)
+
+    return restore
+
+
+def pictures_at(path: Path) -> list[Path]:
+    """A picture, or those of a folder.
+
+    Raises:
+        DataError: there are none."""
+    found = [path] if path.is_file() else list(files([path], SUFFIXES).values())
+    if not found:
+        raise DataError(f"{path}: no pictures there. Looked for {' '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def read(
+    paths: Iterable[Path], scale: int, least: int, report: Callable[[int], object]
+) -> Iterator[Tensor]:
+    """Pictures ``[1 3 h w]`` in 0..1, cut at the right and below to multiples of ``scale``;
+    ``report`` hears the number of each.
+
+    Raises:
+        DataError: one cannot be read, or has a side below ``least`` px."""
+    for i, path in enumerate(paths):
+        report(i)
+        picture = read_picture(path).add(1).div(2)
+        h, w = (side // scale * scale for side in picture.shape[2:])
+        if min(h, w) < least:
+            raise DataError(f"{path}: {w}x{h} px; needs {least} px each way")
+        yield picture[:, :, :h, :w]

@@ -1,0 +1,263 @@
+"""Restore: pictures from worse ones of them; larger, or without noise. With a discriminator, what
+cannot be known is made up to look real.
+
+Sources: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial
+Network" (SRGAN), 2017; Wang et al., "Real-ESRGAN", 2021, section 3.3 (losses and discriminator).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from ...checkpoint import Measurement
+from ...evaluation import restoration
+from ...evaluation.paired import lpips_network
+from ...images import to_network
+from ...networks.architecture import Architecture
+from ...networks.compact import Compact
+from ...networks.patch import PatchDiscriminator
+from ...networks.unet_discriminator import UNetDiscriminator
+from ..data.dataset import Dataset
+from ..degradation import Degradation, Shrink
+from ..losses import LOSSES, LossName
+from ..randomness import Numbers, torch_random
+from ..regularisers import FAKE_LOGIT, REAL_LOGIT
+from ..task import Batch, Measure, Moment, Task, Update, Wanted
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Triples of input, result and original in a preview.
+SHOWN = 16
+# Tiles that are measured at most, and at a time.
+MEASURED, BATCH = 100, 10
+# Charbonnier's, in steps of 0..1.
+SOFT = 1e-3
+
+
+class Restore(Task):
+    """Train a network to undo a degradation."""
+
+    kind: Literal["restore"] = "restore"
+    """Names this task in files."""
+    generator: Compact = Compact()
+    """Pictures to pictures."""
+    degradation: Degradation = Shrink()
+    """What makes the network's pictures from clean ones."""
+    tile: Annotated[int, Field(ge=32, le=4096)] = 256
+    """Clean pictures are cut into tiles of this side, px; smaller ones are left out."""
+    patch: Annotated[int, Field(ge=16, le=4096)] = 128
+    """Side of the window of a tile that a step sees, px, at a random place."""
+    turn: bool = True
+    """Turn every other patch by 90 degrees."""
+    pixel: Literal["l1", "charbonnier", "mse"] = "charbonnier"
+    """Distance of result and original, a mean over pixels."""
+    pixel_weight: Weight = 1.0
+    """Of that distance."""
+    perceptual_weight: Weight = 0.0
+    """Of LPIPS (SqueezeNet, which ships) between result and original."""
+    adversarial_weight: Weight = 0.0
+    """Of what the discriminator says; 0: there is none."""
+    discriminator: Annotated[
+        UNetDiscriminator | PatchDiscriminator | None, Field(discriminator="kind")
+    ] = None
+    """Judges results against originals; none: null."""
+    loss: LossName = "bce"
+    """Of the game between the two, at every logit."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        scale = self.generator.scale
+        if self.patch > self.tile or self.patch % scale:
+            raise ValueError(
+                f"patch: {self.patch} px; takes a multiple of the generator's scale, {scale}, and "
+                f"at most the tile's {self.tile}"
+            )
+        if scale == 1 and isinstance(self.degradation, Shrink):
+            raise ValueError(
+                "degradation: shrink, but a generator of scale 1 enlarges nothing; set "
+                "degradation to noise, or generator.scale"
+            )
+        if self.perceptual_weight and (self.generator.channels != 3 or self.patch < 32):
+            raise ValueError("perceptual_weight: needs RGB and patches of 32 px or more")
+        return self
+
+    @model_validator(mode="after")
+    def _discriminator_fits(self) -> Self:
+        d = self.discriminator
+        if (d is None) != (self.adversarial_weight == 0):
+            raise ValueError(
+                "discriminator: without one adversarial_weight is 0, with one it is more"
+            )
+        if d is None:
+            return self
+        if d.channels != self.generator.channels:
+            raise ValueError(
+                f"discriminator.channels is {d.channels}, generator.channels is "
+                f"{self.generator.channels}"
+            )
+        if self.loss == "wasserstein":
+            raise ValueError(
+                "loss: wasserstein needs a penalty that this task does not have; use bce, hinge, "
+                "mse or relativistic"
+            )
+        least = d.smallest if isinstance(d, PatchDiscriminator) else 16
+        if self.patch % 8 or self.patch < least:
+            raise ValueError(
+                f"patch: {self.patch} px; with this discriminator a multiple of 8, {least} or more"
+            )
+        return self
+
+    @property
+    def architectures(self) -> dict[str, Architecture]:
+        found: dict[str, Architecture] = {"generator": self.generator}
+        return (
+            found if self.discriminator is None else found | {"discriminator": self.discriminator}
+        )
+
+    @property
+    def shipped(self) -> str:
+        return "generator"
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.tile, self.generator.channels, tiles=True)
+
+    @property
+    def purpose(self) -> str:
+        return "super-resolution" if self.generator.scale > 1 else "restoration"
+
+    @property
+    def summary(self) -> str:
+        scale = self.generator.scale
+        what = f"enlarges pictures {scale} times" if scale > 1 else "restores pictures"
+        return f"{self.generator.kind} that {what}"
+
+    @property
+    def row(self) -> tuple[object, object, object, str, str]:
+        terms = ["lpips"] * bool(self.perceptual_weight) + [self.loss] * bool(self.discriminator)
+        return self.patch, self.generator.width, "-", self.pixel, ",".join(terms)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def losses(
+        self, networks: dict[str, nn.Module], batch: Batch, moment: Moment
+    ) -> Iterator[Update]:
+        generator = networks["generator"]
+        clean = self._patches(batch.images.add(1).div(2), moment.random)
+        seen = self.degradation.apply(clean, self.generator.scale, moment.random)
+        restored = None
+        if self.discriminator is not None:
+            restored = generator(seen).float() if moment.graphs else None
+            with torch.no_grad():
+                fake = generator(seen).float() if restored is None else restored.detach()
+            yield self._judging(networks["discriminator"], clean, fake)
+        if restored is None:
+            restored = generator(seen).float()
+        losses = {self.pixel: self._distance(restored, clean) * self.pixel_weight}
+        if self.perceptual_weight:
+            network = _lpips(restored.device)
+            with torch.autocast(restored.device.type, enabled=False):
+                distance = network(restored * 2 - 1, clean * 2 - 1).mean()
+            losses["lpips"] = distance * self.perceptual_weight
+        if self.discriminator is not None:
+            discriminator, game = networks["discriminator"], LOSSES[self.loss]
+            discriminator.requires_grad_(False)  # its gradients are neither wanted nor paid for
+            with torch.no_grad():
+                of_real = _logits(discriminator, clean) if game.relativistic else None
+            of_fake = _logits(discriminator, restored)
+            loss = game.generator(of_fake if of_real is None else of_real, of_fake)
+            losses["generator"] = loss * self.adversarial_weight
+            discriminator.requires_grad_(True)
+        with torch.no_grad():
+            error = (restored.clamp(0, 1) - clean).square().mean((1, 2, 3))
+            psnr = -10 * torch.log10(error.clamp(min=1e-10)).mean()
+        yield Update("generator", losses, {"PSNR": psnr})
+
+    def _judging(self, discriminator: nn.Module, clean: Tensor, fake: Tensor) -> Update:
+        of_real, of_fake = _logits(discriminator, clean), _logits(discriminator, fake)
+        loss = LOSSES[self.loss].discriminator(of_real, of_fake)
+        signals = {REAL_LOGIT: of_real.mean(), FAKE_LOGIT: of_fake.mean()}
+        return Update("discriminator", {"discriminator": loss}, signals)
+
+    def _distance(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.pixel == "l1":
+            return F.l1_loss(x, y)
+        if self.pixel == "mse":
+            return F.mse_loss(x, y)
+        return ((x - y).square() + SOFT**2).sqrt().mean()
+
+    def _patches(self, tiles: Tensor, random: Numbers) -> Tensor:
+        """``[b c tile tile] -> [b c patch patch]``, each at a place of its own."""
+        count, room = len(tiles), self.tile - self.patch
+        places = (random.uniform(count, 2) * (room + 1)).long().clamp(max=room).tolist()
+        turned = (random.uniform(count) < 0.5).tolist()
+        found: list[Tensor] = []
+        for tile, (y, x), turn in zip(tiles, places, turned, strict=True):
+            patch = tile[:, y : y + self.patch, x : x + self.patch]
+            found.append(patch.transpose(1, 2) if turn and self.turn else patch)
+        return torch.stack(found).contiguous(memory_format=torch.channels_last)
+
+    def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
+        clean = self._patches(pictures.images[: min(count, SHOWN)].add(1).div(2), Numbers(random))
+        seen = self.degradation.apply(clean, self.generator.scale, Numbers(random))
+        restored = network(seen).float().clamp(0, 1)
+        enlarged = F.interpolate(seen, restored.shape[2:], mode="nearest")
+        triples = torch.cat([enlarged, restored, clean], 3)
+        return triples.permute(0, 2, 3, 1).contiguous().cpu()
+
+    def measuring(
+        self, dataset: Dataset, device: torch.device, samples: int, reference: int
+    ) -> Measure | None:
+        """Of ``reference`` tiles at most; ``samples`` are results of as many."""
+        scale = self.generator.scale
+        if self.generator.channels != 3 or self.tile < restoration.smallest(scale):
+            return None
+        count = min(samples, reference, len(dataset.images), MEASURED)
+        chosen = torch.linspace(0, len(dataset.images) - 1, count).long().split(BATCH)
+
+        def measure(network: nn.Module) -> tuple[Measurement, ...]:
+            pictures = (to_network(torch.from_numpy(dataset.images[i.numpy()])) for i in chosen)
+            found = restoration.figures(
+                lambda seen: network(seen).float(),
+                self.degrade,
+                (x.to(device).add(1).div(2) for x in pictures),
+                scale,
+                f"tiles of {dataset.name}",
+            )
+            first = self._decisive
+            return tuple(sorted(found, key=lambda figure: figure.metric != first))
+
+        return measure
+
+    @property
+    def _decisive(self) -> str:
+        """The metric that says which network is best."""
+        if self.adversarial_weight or self.perceptual_weight:
+            return restoration.LPIPS
+        return restoration.PSNR_Y if self.generator.scale > 1 else restoration.PSNR_RGB
+
+    def degrade(self, clean: Tensor, first: int) -> Tensor:
+        """What the network sees of ``clean [b c h w]`` in 0..1, in whole multiples of the scale;
+        random numbers depend on the number of the ``first`` picture alone."""
+        random = Numbers(torch_random(0, 0, first, "degradation"))
+        return self.degradation.apply(clean, self.generator.scale, random)
+
+
+def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """All that it says of each image, ``[b n]``, float32."""
+    found = discriminator(images * 2 - 1)
+    parts = found if isinstance(found, list) else [found]
+    return torch.cat([part.float().flatten(1) for part in parts], 1)
+
+
+@cache
+def _lpips(device: torch.device) -> nn.Module:
+    return lpips_network().to(device).requires_grad_(False)

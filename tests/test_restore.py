@@ -1,0 +1,419 @@
+"""Restoring pictures: tiles, degradations, the task's losses, a training from end to end, and how
+its result is evaluated."""
+
+import io
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import nn
+from torch.nn import functional as F
+
+from imagen_nodes import checkpoint
+from imagen_nodes.__main__ import main
+from imagen_nodes.errors import CheckpointError, DataError
+from imagen_nodes.evaluation import restoration
+from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, psnr_y, ssim_y
+from imagen_nodes.foreign import describe
+from imagen_nodes.training import degradation
+from imagen_nodes.training.data import open_data, opening
+from imagen_nodes.training.data.pictures import cut, starts, tiles_in
+from imagen_nodes.training.degradation import Noise, Photo, Shrink
+from imagen_nodes.training.loop import beginning
+from imagen_nodes.training.randomness import Numbers
+from imagen_nodes.training.task import Batch, Moment
+from imagen_nodes.training.tasks.restore import Restore
+
+SMALL = {"generator": {"scale": 2, "width": 8, "depth": 1}, "tile": 32, "patch": 16}
+
+
+def numbers(seed=0, part=0, parts=1):
+    return Numbers(torch.Generator().manual_seed(seed), part, parts)
+
+
+def smooth(count, side, seed=0):
+    """Pictures with something in them: ``[count 3 side side]`` in 0..1."""
+    x = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(x, (side, side), mode="bicubic").clamp(0, 1)
+
+
+def write_pictures(folder, count=6, size=(48, 40)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, picture in enumerate(smooth(count, 64)):
+        pixels = picture[:, : size[1], : size[0]].permute(1, 2, 0).mul(255).byte().numpy()
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(before)
+
+
+# ------------------------------------------------------------------------ tiles
+
+
+def test_tiles_are_the_picture_itself():
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 100, 3), np.uint8)
+    tiles = cut(Image.fromarray(pixels), (32, 32), 3)
+    places = [(y, x) for y in starts(70, 32) for x in starts(100, 32)]
+    assert len(tiles) == len(places) == 4 * 6
+    for tile, (y, x) in zip(tiles, places, strict=True):
+        assert np.array_equal(tile, pixels[y : y + 32, x : x + 32])
+
+
+@pytest.mark.parametrize("length", [32, 33, 48, 100, 321])
+def test_tiles_reach_everywhere_and_overlap_by_half(length):
+    found = starts(length, 32)
+    assert (found[0], found[-1]) == (0, length - 32)
+    assert all(0 < b - a <= 16 for a, b in itertools.pairwise(found))
+
+
+def test_the_number_of_tiles_is_known_from_the_header(tmp_path):
+    picture = Image.new("RGB", (80, 50))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    content = (tmp_path / "turned.jpg").read_bytes()
+    with Image.open(io.BytesIO(content)) as opened:
+        assert tiles_in(lambda: content, (40, 20)) == len(cut(opened, (40, 20), 3)) == 3 * 4
+    assert tiles_in(lambda: b"nothing", (32, 32)) == 0
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_data_set_of_tiles(place, monkeypatch, cached):
+    Image.new("RGB", (31, 90)).save(place / "pictures" / "narrow.png")
+    monkeypatch.setenv("IMAGEN_CACHE", str(place / "cache"))
+    if cached:
+        monkeypatch.setattr(opening, "SMALL", 0)
+    found = open_data(place / "pictures", 32, 3, tiles=True)
+    whole = open_data(place / "pictures", 32, 3)
+    assert found.images.shape == (6 * 2 * 2, 32, 32, 3)
+    assert found.names[:5] == ("0.png",) * 4 + ("1.png",)
+    assert found.skipped == ("narrow.png: 31x90 px, smaller than a tile of 32x32",)
+    assert len(whole.images) == 7  # another cache
+    pixels = np.asarray(Image.open(place / "pictures" / "1.png"))
+    assert np.array_equal(found.images[7], pixels[-32:, -32:])
+
+
+def test_classes_are_those_of_the_pictures(tmp_path):
+    for name in "ab":
+        write_pictures(tmp_path / name, 2)
+    found = open_data(tmp_path, 32, 3, tiles=True)
+    assert found.labels.tolist() == [0] * 8 + [1] * 8
+
+
+def test_a_set_of_pixels_too_small_for_tiles(tmp_path):
+    np.savez(tmp_path / "set.npz", images=np.zeros((5, 16, 16, 3), np.uint8))
+    with pytest.raises(DataError, match="its pictures are 16x16 px, smaller than a tile"):
+        open_data(tmp_path / "set.npz", 32, 3, tiles=True)
+
+
+# ------------------------------------------------------------------------ degradations
+
+
+def test_shrinking_is_pillows_bicubic():
+    x = smooth(1, 64)
+    small = Shrink().apply(x, 4, numbers())
+    picture = Image.fromarray(x[0].permute(1, 2, 0).mul(255).round().byte().numpy())
+    pillows = np.asarray(picture.resize((16, 16), Image.Resampling.BICUBIC)) / 255
+    assert np.abs(small[0].permute(1, 2, 0).numpy() - pillows).max() < 1.01 / 255
+    assert torch.equal(small.mul(255).round().div(255), small)
+
+
+def test_noise_has_the_deviation_that_it_says():
+    x = torch.full((400, 3, 16, 16), 0.5)
+    fixed = Noise(sigma=(25, 25)).apply(x, 1, numbers())
+    assert float((fixed - x).std() * 255) == pytest.approx(25, rel=0.02)
+    varied = (Noise(sigma=(10, 50)).apply(x, 1, numbers()) - x).flatten(1).std(1) * 255
+    assert 8 < varied.min() < 14
+    assert 46 < varied.max() < 54
+
+
+def test_compression_is_pillows():
+    x = smooth(3, 32)
+    found = degradation.jpeg(x, torch.tensor([10, 50, 90]))
+    for image, clean, quality in zip(found, x, (10, 50, 90), strict=True):
+        file = io.BytesIO()
+        pixels = clean.permute(1, 2, 0).mul(255).round().byte().numpy()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        assert np.array_equal(
+            image.permute(1, 2, 0).mul(255).round().byte().numpy(), np.asarray(Image.open(file))
+        )
+    compressed = Noise(sigma=(0, 0), jpeg=1, quality=(10, 10)).apply(x, 1, numbers())
+    assert torch.equal(compressed[:1], found[:1])
+
+
+def test_blur_is_a_gaussian():
+    x = torch.zeros(1, 1, 31, 31)
+    x[0, 0, 15, 15] = 1
+    found = degradation.blurred(x, torch.tensor([2.0]))[0, 0]
+    offsets = torch.arange(31) - 15
+    assert float(found.sum()) == pytest.approx(1, abs=1e-5)
+    assert float((found.sum(0) * offsets**2).sum()) == pytest.approx(4, rel=0.03)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_photographs(scale):
+    x = smooth(3, 64)
+    found = Photo().apply(x, scale, numbers())
+    assert found.shape == (3, 3, 64 // scale, 64 // scale)
+    assert 0 <= found.min() < found.max() <= 1
+    assert torch.equal(found, Photo().apply(x, scale, numbers()))
+    assert not torch.equal(found, Photo().apply(x, scale, numbers(1)))
+
+
+@pytest.mark.parametrize("made", [Noise(jpeg=0.5), Photo()])
+def test_parts_of_a_batch_are_degraded_as_the_whole(made):
+    x = smooth(4, 32)
+    whole = made.apply(x, 2, numbers())
+    parts = [made.apply(x[2 * i : 2 * i + 2], 2, numbers(0, i, 2)) for i in range(2)]
+    # The widest blur of a part decides how far its kernels reach.
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=3 / 255)
+
+
+# ------------------------------------------------------------------------ losses
+
+
+class Repeat(nn.Module):
+    """Twice the size, and a bias to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x):
+        return F.interpolate(x, scale_factor=2) + self.bias
+
+
+class Mean(nn.Module):
+    """One logit an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return x.mean((1, 2, 3), keepdim=True) * self.gain
+
+
+def updates(task, networks, images):
+    moment = Moment(0, len(images), numbers(), {})
+    return list(task.losses(networks, Batch(images * 2 - 1, None), moment))
+
+
+def value(tensor):
+    return float(tensor.detach())
+
+
+@pytest.mark.parametrize("pixel", ["l1", "charbonnier", "mse"])
+def test_the_pixel_loss_is_the_one_it_names(pixel):
+    task = Restore.model_validate(
+        SMALL | {"patch": 32, "turn": False, "pixel": pixel, "pixel_weight": 3}
+    )
+    clean = smooth(2, 32)
+    (update,) = updates(task, {"generator": Repeat()}, clean)
+    small = F.interpolate(clean, (16, 16), mode="bicubic", antialias=True).clamp(0, 1)
+    result = F.interpolate(small.mul(255).round().div(255), scale_factor=2) + 0.1
+    error = (result - clean).abs()
+    expected = {"l1": error, "mse": error**2, "charbonnier": (error**2 + 1e-6).sqrt()}[pixel]
+    assert value(update.losses[pixel]) == pytest.approx(3 * value(expected.mean()), rel=1e-4)
+    psnr = -10 * torch.log10((result.clamp(0, 1) - clean).square().mean((1, 2, 3))).mean()
+    assert value(update.signals["PSNR"]) == pytest.approx(value(psnr), rel=1e-4)
+
+
+def test_the_game_and_the_perceptual_loss():
+    fields = {"adversarial_weight": 0.5, "perceptual_weight": 2, "patch": 32, "turn": False}
+    d = {"discriminator": {"kind": "unet-discriminator"}}
+    task = Restore.model_validate(SMALL | fields | d)
+    networks = {"generator": Repeat(), "discriminator": Mean()}
+    clean = smooth(2, 32)
+    judge, restore = updates(task, networks, clean)
+    assert (judge.network, restore.network) == ("discriminator", "generator")
+    result = networks["generator"](Shrink().apply(clean, 2, numbers()))
+    real, fake = ((x * 2 - 1).mean((1, 2, 3)) * 2 for x in (clean, result))
+    expected = F.softplus(-real).mean() + F.softplus(fake).mean()
+    assert value(judge.losses["discriminator"]) == pytest.approx(value(expected), rel=1e-4)
+    expected = 0.5 * F.softplus(-fake).mean()
+    assert value(restore.losses["generator"]) == pytest.approx(value(expected), rel=1e-4)
+    expected = 2 * lpips_network()(result * 2 - 1, clean * 2 - 1).mean()
+    assert value(restore.losses["lpips"]) == pytest.approx(value(expected), rel=1e-3)
+    sum(restore.losses.values()).backward()
+    assert networks["generator"].bias.grad is not None
+    assert networks["discriminator"].gain.grad is None
+
+
+def test_patches_are_windows_and_their_turned_ones():
+    task = Restore.model_validate(SMALL)
+    tiles = torch.arange(32 * 32.0).view(1, 1, 32, 32).expand(40, 3, 32, 32)
+    found = task._patches(tiles, numbers())
+    corners = set()
+    for patch in found[:, 0]:
+        step = patch[0, 1] - patch[0, 0]
+        patch = patch if step == 1 else patch.t()
+        y, x = divmod(int(patch[0, 0]), 32)
+        assert torch.equal(patch, tiles[0, 0, y : y + 16, x : x + 16])
+        corners.add((y, x, int(step)))
+    assert len(corners) > 30
+    assert {step for *_, step in corners} == {1, 32}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"patch": 17}, "patch: 17 px; takes a multiple of the generator's scale, 2"),
+        ({"patch": 64}, "at most the tile's 32"),
+        ({"generator": {"scale": 1}}, "shrink, but a generator of scale 1 enlarges nothing"),
+        ({"perceptual_weight": 1}, "needs RGB and patches of 32 px"),
+        ({"adversarial_weight": 1}, "without one adversarial_weight is 0"),
+        ({"discriminator": {"kind": "unet-discriminator"}}, "with one it is more"),
+        (
+            {"discriminator": {"kind": "unet-discriminator", "channels": 1}}
+            | {"adversarial_weight": 1},
+            "discriminator.channels is 1, generator.channels is 3",
+        ),
+        (
+            {"discriminator": {"kind": "patch-discriminator"}, "adversarial_weight": 1},
+            "with this discriminator a multiple of 8, 24 or more",
+        ),
+        (
+            {"discriminator": {"kind": "unet-discriminator"}, "adversarial_weight": 1}
+            | {"loss": "wasserstein"},
+            "needs a penalty that this task does not have",
+        ),
+        ({"degradation": {"kind": "noise", "sigma": [30, 20]}}, "sigma: 30.0 to 20.0"),
+    ],
+)
+def test_what_does_not_fit_together(fields, text):
+    with pytest.raises(ValidationError, match=text):
+        Restore.model_validate(SMALL | fields)
+
+
+# ------------------------------------------------------------------------ a training and its result
+
+
+def begin(run, *options, **fields):
+    made = {"name": "small", "task": {"kind": "restore", **SMALL}, "batch": 4, "kimg": 0.048}
+    made |= {"log_kimg": 0.012, "precision": "float32", "held_out": 0} | fields
+    Path("small.json").write_text(json.dumps(made))
+    return main(["train", "small.json", "--data", "pictures", "--run", run, *options])
+
+
+def test_from_pictures_to_the_node_and_to_others(place, capsys):
+    assert begin("run", metric_kimg=0.024, sample_kimg=0.024) == 0
+    out = capsys.readouterr().out
+    assert "data: 24 images of pictures" in out
+    assert "measured after 0.0 kimg: PSNR-Y" in out
+    with Image.open("run/samples/000000.png") as sheet:
+        assert sheet.size == (4 * 3 * 16, 4 * 16)
+    lines = [json.loads(line) for line in Path("run/stats.jsonl").read_text().splitlines()]
+    assert set(lines[-1]["losses"]) == {"charbonnier"}
+    assert lines[-1]["losses"]["charbonnier"] < lines[0]["losses"]["charbonnier"]
+    best = Path("run/snapshots/small-best.safetensors")
+    card = checkpoint.inspect(best).card
+    assert (card.task, card.value_range) == ("super-resolution", (0.0, 1.0))
+    assert card.description.startswith("A compact that enlarges pictures 2 times, trained on 24")
+    assert card.quality[0].metric == "PSNR-Y"
+    assert card.training.selection == "the best PSNR-Y of the training"
+    # Stock programs read it by its tensors' names.
+    descriptor = describe(best)
+    assert (descriptor.architecture.id, descriptor.scale) == ("Compact", 2)
+    x = smooth(1, 20)
+    with torch.inference_mode():
+        ours = checkpoint.load(best).network(x).clamp(0, 1)
+        torch.testing.assert_close(descriptor(x), ours, rtol=0, atol=1e-5)
+
+
+def test_a_training_is_resumed_exactly(place, capsys):
+    gan = {"kind": "patch-discriminator", "depth": 1, "width": 8, "norm": "spectral"}
+    game = {"discriminator": gan, "adversarial_weight": 0.1, "loss": "relativistic"}
+    task = {"kind": "restore", **SMALL, "degradation": {"kind": "noise"}, **game}
+    begin("whole", task=task)
+    begin("half", "--kimg", "0.024", task=task)
+    assert main(["train", "--resume", "half", "--kimg", "0.048"]) == 0
+    whole, half = (
+        torch.load(sorted(Path(run).glob("state-*.pt"))[-1], weights_only=True)
+        for run in ("whole", "half")
+    )
+    for network in ("generator", "discriminator"):
+        for name, tensor in whole["networks"][network].items():
+            assert torch.equal(tensor, half["networks"][network][name])
+
+
+def test_begin_with_weights(place, capsys):
+    begin("first")
+    first = next(Path("first/snapshots").glob("*.safetensors"))
+    assert begin("second", begin_with=str(first), kimg=0.004) == 0
+    network, task = checkpoint.load(first), Restore.model_validate(SMALL)
+    found = beginning(str(first), task.generator)
+    assert torch.equal(found["body.0.weight"], network.network.state_dict()["body.0.weight"])
+    capsys.readouterr()
+    other = Restore.model_validate(SMALL | {"generator": {"scale": 2, "width": 16, "depth": 1}})
+    with pytest.raises(CheckpointError, match=r"of another network \(width: 8, not 16\)"):
+        beginning(str(first), other.generator)
+    assert begin("third", begin_with="nothing.safetensors") == 1
+    assert "no weights 'nothing.safetensors'. There is: " in capsys.readouterr().err
+
+
+def test_evaluate(place, capsys):
+    begin("run")
+    weights = str(next(Path("run/snapshots").glob("*.safetensors")))
+    write_pictures(place / "odd", 3, (51, 49))
+    capsys.readouterr()
+    assert main(["evaluate", weights, "--data", "odd", "--json", "--save"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = checkpoint.load(Path(weights))
+    sums = {"figures": torch.zeros(4), "without": torch.zeros(4)}
+    for i in range(3):
+        pixels = np.asarray(Image.open(place / "odd" / f"{i}.png"))[:48, :50]
+        clean = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
+        small = Shrink().apply(clean, 2, numbers())
+        with torch.inference_mode():
+            ways = {
+                "figures": model.network(small),
+                "without": F.interpolate(small, scale_factor=2, mode="bicubic", antialias=True),
+            }
+            for name, result in ways.items():
+                x, y = result.clamp(0, 1).mul(255).round() / 127.5 - 1, clean * 2 - 1
+                figures = [psnr_y(x, y, 2), psnr_rgb(x, y, 2), ssim_y(x, y, 2)]
+                sums[name] += torch.cat([*figures, lpips_network()(x, y)]) / 3
+    for name, expected in sums.items():
+        values = [figure["value"] for figure in found[name]]
+        assert values == pytest.approx(expected.tolist(), rel=1e-3)
+    assert found["figures"][0]["reference"] == "odd"
+    saved = checkpoint.inspect(Path(weights)).card.quality
+    assert [figure.value for figure in saved] == [f["value"] for f in found["figures"]]
+    assert main(["evaluate", weights, "--data", "odd", "--noise", "10"]) == 0
+    assert "means of 3 pictures of odd" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--data", "nothing"], "nothing: no pictures there"),
+        (["--data", "tiny"], "8x8 px; needs 17 px each way"),
+        (["--data", "pictures", "--noise", "300"], "--noise takes a deviation of 0 to 255"),
+    ],
+)
+def test_what_cannot_be_evaluated(place, capsys, words, text):
+    begin("run")
+    write_pictures(place / "tiny", 1, (9, 9))
+    weights = str(next(Path("run/snapshots").glob("*.safetensors")))
+    assert main(["evaluate", weights, *words]) != 0
+    assert text in capsys.readouterr().err
+
+
+def test_bicubic_of_published_quality():
+    """Enlarging by pixels of a gradient gives it back."""
+    ramp = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(1, 3, 64, 64)
+    found = restoration.by_bicubic(2)(Shrink().apply(ramp, 2, numbers()))
+    assert float((found - ramp)[..., 8:-8, 8:-8].abs().max()) < 1 / 255

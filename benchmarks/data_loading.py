@@ -38,7 +38,7 @@ def cached(path: Path | None, folder: Path) -> Dataset:
         draw = np.random.default_rng(0)
         np.savez(path, images=draw.integers(0, 256, (COUNT, 32, 32, 3), np.uint8))
     os.environ["IMAGEN_CACHE"] = str(folder)
-    side = RECIPE.task.wanted.side
+    side = RECIPE.task.wanted.size[0]
     start = time.perf_counter()
     dataset = open_data(path, side, 3, print)
     print(f"decoded or found in {time.perf_counter() - start:.1f} s")

@@ -20,17 +20,22 @@ from imagen_nodes.checkpoint import CARD_KEY, Card, Measurement, Training
 from imagen_nodes.errors import CheckpointError, StorageError
 from imagen_nodes.networks import ARCHITECTURES
 from imagen_nodes.networks.architecture import Architecture
+from imagen_nodes.networks.biggan import BigGANDiscriminator, BigGANGenerator
+from imagen_nodes.networks.biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from imagen_nodes.networks.patch import PatchDiscriminator
 from imagen_nodes.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from imagen_nodes.networks.sngan import SNGANDiscriminator, SNGANGenerator
+from imagen_nodes.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from imagen_nodes.networks.unet_discriminator import UNetDiscriminator
 
 SMALL = DCGANGenerator(resolution=16, width=8, z_dim=8)
 # What makes an architecture small, and gives it all of its parts; none: it is as it is.
 PARTS = {"resolution": 16, "width": 8, "attention": (4,), "classes": 3}
 RESIDUAL = {"width": 8, "width_max": 16, "attention": (16,), "classes": 3, "spectral_norm": True}
+BIGGAN = {"width": 8, "attention": (16,), "classes": 3}
+STYLEGAN2 = {"resolution": 16, "width_base": 1024, "width_max": 8, "classes": 3}
 FIELDS = {
     DCGANGenerator: PARTS,
     DCGANDiscriminator: PARTS,
@@ -40,6 +45,12 @@ FIELDS = {
     PatchDiscriminator: {"width": 8, "scales": 2, "norm": "spectral"},
     UNetDiscriminator: {"width": 8},
     R3GANGenerator: {"widths": (32, 16, 16, 16), "classes": 3},
+    BigGANGenerator: BIGGAN,
+    BigGANDiscriminator: BIGGAN,
+    BigGANDeepGenerator: BIGGAN,
+    BigGANDeepDiscriminator: BIGGAN,
+    StyleGAN2Generator: STYLEGAN2,
+    StyleGAN2Discriminator: STYLEGAN2,
     R3GANDiscriminator: {"widths": (32, 16, 16, 16), "classes": 3, "class_dim": 8},
 }
 
@@ -177,6 +188,12 @@ def test_kinds_are_a_file_format() -> None:
         "r3gan-discriminator",
         "multi-scale-discriminator",
         "lpips-squeeze",
+        "biggan-generator",
+        "biggan-discriminator",
+        "biggan-deep-generator",
+        "biggan-deep-discriminator",
+        "stylegan2-generator",
+        "stylegan2-discriminator",
     ]
 
 
@@ -302,7 +319,7 @@ def test_a_wrong_card_names_the_field(good: Path, fields: dict[str, Any], words:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"kind": "biggan-generator"}, "'biggan-generator'"),
+        ({"kind": "vqgan-generator"}, "'vqgan-generator'"),
         ({"resolution": 1 << 40}, "must be one of 8, 16, 32, 64, 128, 256"),
         ({"width": 10**9}, "width: Input should be less than or equal to 512"),
         ({"z_dim": 10**12}, "z_dim: Input should be less than or equal to 4096"),

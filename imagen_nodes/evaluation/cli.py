@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .neighbours import Neighbours
     from .restoration import Degrade
 
-# Decodes the pictures at a path to a resolution and a number of channels.
-Opener = Callable[[Path, int, int], "Pictures"]
+# Decodes the pictures at a path to a height and width, and a number of channels.
+Opener = Callable[[Path, tuple[int, int], int], "Pictures"]
 # What makes the pictures that a network restores; or noise of a deviation, in steps of 1/255.
 DegradationOf = Callable[["Model", float | None], "Degrade"]
 
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
     result: Result | RestorationResult
     if isinstance(a, GeneratorArchitecture):
         spaces = _spaces(args, device)
-        data = open_data(args.data, a.resolution, a.channels)
+        data = open_data(args.data, a.size, a.channels)
         checkpoint.placed(model, device)
         result = Result()
         for space in spaces:

@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from .architecture import Architecture
+from .biggan import BigGANDiscriminator, BigGANGenerator
+from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from .compact import Compact
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
@@ -16,6 +18,7 @@ from .progan import ProGANDiscriminator, ProGANGenerator
 from .r3gan import R3GANDiscriminator, R3GANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .squeezenet import LPIPSSqueeze
+from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .unet_discriminator import UNetDiscriminator
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
@@ -33,6 +36,12 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     R3GANDiscriminator,
     MultiScaleDiscriminator,
     LPIPSSqueeze,
+    BigGANGenerator,
+    BigGANDiscriminator,
+    BigGANDeepGenerator,
+    BigGANDeepDiscriminator,
+    StyleGAN2Generator,
+    StyleGAN2Discriminator,
 )
 
 AnyArchitecture = Annotated[
@@ -49,6 +58,12 @@ AnyArchitecture = Annotated[
     | R3GANGenerator
     | R3GANDiscriminator
     | MultiScaleDiscriminator
-    | LPIPSSqueeze,
+    | LPIPSSqueeze
+    | BigGANGenerator
+    | BigGANDiscriminator
+    | BigGANDeepGenerator
+    | BigGANDeepDiscriminator
+    | StyleGAN2Generator
+    | StyleGAN2Discriminator,
     Field(discriminator="kind"),
 ]

@@ -102,14 +102,23 @@ class GeneratorArchitecture(Architecture):
 
     Subclasses declare the fields again, with their own limits and defaults."""
 
+    styled: ClassVar[bool] = False
+    """Whether its network maps z to styles: it has ``w_plus(z, labels)`` and
+    ``synthesis(w, noise, random)``, and takes ``random``, where to draw noise from."""
+
     resolution: int
-    """Side of the square images, px."""
+    """Side of the square images, px; the longer one where they are not."""
     channels: int
     """Image channels: 1 grey, 3 RGB, 4 RGBA."""
     z_dim: int
     """Length of the latent vector z."""
     classes: int
     """Number of classes; 0: unconditional."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images, px."""
+        return self.resolution, self.resolution
 
 
 class DiscriminatorArchitecture(Architecture):

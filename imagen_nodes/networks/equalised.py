@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
@@ -112,6 +113,13 @@ def scale_smaller(x: Tensor, weight: Tensor, scale: float) -> tuple[Tensor, Tens
     """The two factors of a product with one of them scaled: the smaller, since the result is the
     same and at 4 px the weight is ten times the map."""
     return (x * scale, weight) if x.numel() < weight.numel() else (x, weight * scale)
+
+
+def in_float32(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast off: for small layers that need the precision."""
+    if device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def widened(x: Tensor) -> Tensor:

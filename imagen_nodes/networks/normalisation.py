@@ -8,6 +8,7 @@ its plain name, and gives the architecture without spectral norm, which describe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -133,6 +134,30 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor, condition: Tensor | None = None) -> Tensor:
         return super().forward(input)
+
+
+@torch.no_grad()
+def standing_statistics(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor | None]]
+) -> None:
+    """Give the batch norms of a generator, if it has any, the mean statistics over ``batches`` of
+    (z, labels), and leave it in evaluation mode. They are those of the z they are drawn for,
+    truncated or not.
+
+    Source: Brock et al., "Large Scale GAN Training", 2019, appendix D, "standing statistics".
+    """
+    network.train()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the cumulative mean
+    if norms:
+        for z, labels in batches:
+            network(z, labels)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 class ClassConditionalBatchNorm2d(nn.Module):

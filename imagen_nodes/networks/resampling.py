@@ -24,6 +24,11 @@ def halve(x: Tensor) -> Tensor:
     return F.conv2d(x, _filter(x, 1.0), stride=2, padding=1, groups=x.shape[1])
 
 
+def smooth(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
+    """The filter alone, ``gain`` its sum: ``[b c h w] -> [b c h+2p-3 w+2p-3]``."""
+    return F.conv2d(x, _filter(x, gain), padding=padding, groups=x.shape[1])
+
+
 def _filter(x: Tensor, gain: float) -> Tensor:
     """``[c 1 4 4]``: one for each channel of ``x``."""
     taps = x.new_tensor(TAPS)

@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .architecture import required
 from .layers import SelfAttention, spread
 from .normalisation import ClassConditionalBatchNorm2d, spectral_norm
 
@@ -82,6 +83,26 @@ class DiscriminatorBlock(nn.Module):
         h = halved_conv(self.conv2, h) if self.halve else self.conv2(h)
         x = F.avg_pool2d(x, 2) if self.halve else x
         return h + (x if self.shortcut is None else self.shortcut(x))
+
+
+class Projection(nn.Module):
+    """The sum over positions to one logit, plus, where there are classes, how far it points to what
+    is typical of the class: ``x [b c h w]``, ``labels [b]`` -> ``[b]``.
+
+    Source: Miyato & Koyama, "cGANs with Projection Discriminator", 2018, equation 4.
+    """
+
+    def __init__(self, channels: int, classes: int, *, spectral: bool) -> None:
+        super().__init__()
+        self.linear = spectral_norm(nn.Linear(channels, 1), spectral)
+        self.embed = spectral_norm(nn.Embedding(classes, channels), spectral) if classes else None
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        features = F.relu(x).sum((2, 3))
+        logits = self.linear(features)[:, 0]
+        if self.embed is None:
+            return logits
+        return logits + (self.embed(required(labels, "discriminator")) * features).sum(1)
 
 
 def conv3x3(inputs: int, outputs: int, spectral: bool) -> nn.Conv2d:

@@ -11,6 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..networks.normalisation import standing_statistics
 from .schedule import Number, value_at
 
 
@@ -38,19 +39,10 @@ class EMA:
     @torch.no_grad()
     def snapshot(self, latents: list[tuple[Tensor, Tensor | None]]) -> nn.Module:
         """A copy of the average, with batch norm statistics of its own over ``latents``, a list of
-        (z, labels) batches: those averaged from the raw network's are too wide.
-
-        Source: Brock et al., "Large Scale GAN Training", 2019, appendix D, "standing statistics".
-        """
-        network = copy.deepcopy(self.network).train()
-        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the cumulative mean
-        if norms:
-            for z, labels in latents:
-                network(z, labels)
-        return network.eval()
+        (z, labels) batches: those averaged from the raw network's are too wide."""
+        network = copy.deepcopy(self.network)
+        standing_statistics(network, latents)
+        return network
 
 
 def _floats(network: nn.Module) -> list[Tensor]:

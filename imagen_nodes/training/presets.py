@@ -24,12 +24,19 @@ USUAL = {"lr": 2e-4, "betas": [0.5, 0.999]}
 WGAN = {"lr": 2e-4, "betas": [0.0, 0.9]}
 TWO_SPEEDS = {"lr": 1e-4, "betas": [0.0, 0.9], "rates": {"discriminator": 4e-4}}
 QUICK = {"lr": 4e-4, "betas": [0.0, 0.99]}
+BIG = {"lr": 2e-4, "betas": [0.0, 0.999]}
 EQUALISED = {"lr": 1e-3, "betas": [0.0, 0.99]}
 
 GP = ({"kind": "gradient-penalty"},)
 R1 = ({"kind": "r1", "weight": 0.1, "every": 8},)
 R1_AND_R2 = ({"kind": "r1", "weight": 0.1, "every": 8}, {"kind": "r2", "weight": 0.1, "every": 8})
 GP_AND_DRIFT = (*GP, {"kind": "drift"})
+
+# Half the width of StudioGAN's; the discriminator counts in units of half the size.
+BIGGAN = {"attention": [16], "classes": 10}
+BIGGAN_G = {"kind": "biggan-generator", "width": 48, "spectral_norm": True, **BIGGAN}
+BIGGAN_D = {"kind": "biggan-discriminator", "width": 24, **BIGGAN}
+ORTHOGONAL = ({"kind": "orthogonal", "of": "generator"},)
 
 GROWING_G = {"kind": "progan-generator"}
 GROWING_D = {"kind": "progan-discriminator"}
@@ -39,6 +46,17 @@ THREE_SCALES = {
     "scales": 3,
     "finest": {"kind": "dcgan-discriminator"},
 }
+
+# NVIDIA's CIFAR-10 configuration at half the width; at 64 px that of the paper, as narrow.
+NARROW = {"width_base": 16384, "width_max": 256}
+SMALL_STYLES = {"resolution": 32, "classes": 10, "mapping_layers": 2, **NARROW}
+STYLES_32 = {"kind": "stylegan2-generator", **SMALL_STYLES}
+PLAIN_32 = {"kind": "stylegan2-discriminator", "paths": "plain", "group": 32, **SMALL_STYLES}
+STYLES_64 = {"kind": "stylegan2-generator", "resolution": 64, **NARROW}
+RESIDUAL_64 = {"kind": "stylegan2-discriminator", "resolution": 64, **NARROW}
+LAZY_R1 = ({"kind": "r1", "weight": 0.01, "every": 16},)
+LAZY_R1_PL = ({"kind": "r1", "weight": 0.05, "every": 16}, {"kind": "path-length"})
+STYLED = {"lr": 2.5e-3, "betas": [0.0, 0.99]}
 
 # fmt: off
 ROWS: tuple[tuple[Any, ...], ...] = (
@@ -50,8 +68,11 @@ ROWS: tuple[tuple[Any, ...], ...] = (
     ("sagan-cifar10",       "hinge",        ATTENTION,  {"norm": "spectral"} | ATTENTION,  (),            1,  TWO_SPEEDS,  {}),
     ("rpgan-cifar10",       "relativistic", {},         {"norm": "none"},                  R1_AND_R2,     1,  QUICK,       {}),
     ("cgan-cifar10",        "bce",          BY_CLASS,   {"norm": "none", "classes": 10},   R1,            1,  QUICK,       {}),
+    ("biggan-cifar10",      "hinge",        BIGGAN_G,   BIGGAN_D,                          ORTHOGONAL,    4,  BIG,         {}),
     ("progressive-cifar10", "wasserstein",  GROWING_G,  GROWING_D,                         GP_AND_DRIFT,  1,  EQUALISED,   GROWTH),
+    ("stylegan2-cifar10",   "bce",          STYLES_32,  PLAIN_32,                          LAZY_R1,       1,  STYLED,      {}),
     ("multi-scale-cifar10", "bce",          {},         THREE_SCALES,                      (),            1,  USUAL,       {}),
+    ("stylegan2-64",        "bce",          STYLES_64,  RESIDUAL_64,                       LAZY_R1_PL,    1,  STYLED,      {"style_mixing": 0.9}),
     ("dcgan-64",            "bce",          SIXTY_FOUR, SIXTY_FOUR,                        (),            1,  USUAL,       {}),
 )
 # fmt: on

@@ -50,7 +50,7 @@ class Round:
     memory: Mapping[str, Tensor]
     """What is remembered from the steps before: scalars, saved with the training's state."""
     generate: Callable[[Tensor], Tensor]
-    """The generator, from latents ``[b d]`` of these images to images."""
+    """The generator, from latents of these images, ``[b d]``, or w+ ``[b layers d]``, to images."""
     latents: Tensor
     features: Callable[[Tensor], Tensor] | None = None
     """The discriminator's last features ``[b ...]`` of images, if it has any."""
@@ -244,12 +244,17 @@ class PathLength(Regulariser):
 
     def term(self, at: Round) -> Tensor:
         count = max(1, len(at.latents) // self.shrink)
-        latents = at.latents[:count].detach().requires_grad_()
+        latents = at.latents[:count]
+        if not latents.requires_grad:
+            latents = latents.detach().requires_grad_()
         images = at.generate(latents)
         noise = at.random.normal(*images.shape).to(images) / math.sqrt(images[0, 0].numel())
         (slope,) = torch.autograd.grad((images * noise).sum(), latents, create_graph=True)
         # As in GradientPenalty: no infinite slope where the length is 0.
-        lengths = (slope.square().sum(1) + 1e-12).sqrt()
+        squares = slope.square().sum(-1)
+        # Of w+ the mean over layers, as in the authors' code.
+        squares = squares if squares.ndim == 1 else squares.mean(1)
+        lengths = (squares + 1e-12).sqrt()
         at.signals[PATH_LENGTH] = lengths.detach().mean()
         mean = at.memory.get(PATH_LENGTH, torch.zeros_like(at.signals[PATH_LENGTH]))
         return (lengths - mean.to(lengths)).square().mean()

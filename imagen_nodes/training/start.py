@@ -201,7 +201,7 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
     wanted = recipe.task.wanted
     with progress_bar() as progress:
         dataset = open_data(
-            path, wanted.side, wanted.channels, display.note, progress, tiles=wanted.tiles
+            path, wanted.size, wanted.channels, display.note, progress, tiles=wanted.tiles
         )
     count, classes = len(dataset.images), len(dataset.class_names)
     if dataset.skipped:

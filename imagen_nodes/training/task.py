@@ -20,8 +20,8 @@ from .randomness import Numbers
 class Wanted:
     """The images that a task is trained on."""
 
-    side: int
-    """px; they are square."""
+    size: tuple[int, int]
+    """Height and width, px."""
     channels: int
     """1 grey, 3 RGB, 4 RGBA."""
     classes: int = 0

@@ -295,8 +295,9 @@ def fitting(
 
     def misfit(name: str) -> tuple[bool, float, bool, bool]:
         wanted = presets[name].task.wanted
-        enlarged = wanted.side > side
-        distance = abs(math.log2(wanted.side / side))
+        wanted_side = min(wanted.size)
+        enlarged = wanted_side > side
+        distance = abs(math.log2(wanted_side / side))
         return enlarged, distance, wanted.channels != channels, wanted.classes != classes
 
     able = [

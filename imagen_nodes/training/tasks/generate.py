@@ -17,11 +17,18 @@ from ...evaluation.evaluator import FEWEST, Evaluator
 from ...evaluation.features import mobilenet
 from ...images import from_network
 from ...networks.architecture import Architecture, Growing
+from ...networks.biggan import BigGANDiscriminator, BigGANGenerator
+from ...networks.biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from ...networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from ...networks.multi_scale import MultiScaleDiscriminator
 from ...networks.progan import ProGANDiscriminator, ProGANGenerator
 from ...networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from ...networks.sngan import SNGANDiscriminator, SNGANGenerator
+from ...networks.stylegan2 import (
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    StyleGAN2GeneratorNetwork,
+)
 from ...spec import Positive
 from .. import examination
 from ..augment import AdaptiveAugment, Augment, apply
@@ -29,6 +36,7 @@ from ..data.dataset import Dataset
 from ..diagnoses import ACCURACY, DIVERSITY, HELD_OUT_GAP, LEAK, MARGIN, SATURATION
 from ..growth import Growth, shown
 from ..losses import LOSSES, LossName
+from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT, AnyRegulariser, Clip, Regulariser, Round
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 
@@ -54,15 +62,24 @@ class Generate(Task):
     kind: Literal["generate"] = "generate"
     """Names this task in files."""
     generator: Annotated[
-        DCGANGenerator | SNGANGenerator | ProGANGenerator | R3GANGenerator,
+        DCGANGenerator
+        | SNGANGenerator
+        | BigGANGenerator
+        | BigGANDeepGenerator
+        | ProGANGenerator
+        | R3GANGenerator
+        | StyleGAN2Generator,
         Field(discriminator="kind"),
     ] = DCGANGenerator()
     """Latents to images."""
     discriminator: Annotated[
         DCGANDiscriminator
         | SNGANDiscriminator
+        | BigGANDiscriminator
+        | BigGANDeepDiscriminator
         | ProGANDiscriminator
         | R3GANDiscriminator
+        | StyleGAN2Discriminator
         | MultiScaleDiscriminator,
         Field(discriminator="kind"),
     ] = DCGANDiscriminator()
@@ -78,15 +95,27 @@ class Generate(Task):
     """Changes that the discriminator sees on all images, real and generated; none: null."""
     growth: Growth | None = None
     """Grow both networks resolution by resolution; all at once: null."""
+    style_mixing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the images that get their styles from two latents, of a generator that has styles;
+    0: none."""
     classifier_weight: Positive = 1.0
     """Factor of the auxiliary classifier's cross-entropy, where the discriminator has one."""
 
     @model_validator(mode="after")
     def _networks_match(self) -> Self:
-        for field in ("resolution", "channels", "classes"):
-            ours, theirs = getattr(self.generator, field), getattr(self.discriminator, field)
+        for field in ("resolution", "smallest", "channels", "classes"):
+            ours, theirs = (getattr(a, field, (4, 4)) for a in (self.generator, self.discriminator))
             if ours != theirs:
                 raise ValueError(f"generator.{field} is {ours}, discriminator.{field} is {theirs}")
+        return self
+
+    @model_validator(mode="after")
+    def _styles_fit(self) -> Self:
+        if self.style_mixing and not self.generator.styled:
+            raise ValueError(
+                f"style_mixing: a {self.generator.kind} has no styles; use a stylegan2-generator, "
+                "or leave it out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -159,7 +188,7 @@ class Generate(Task):
     @property
     def wanted(self) -> Wanted:
         g = self.generator
-        return Wanted(g.resolution, g.channels, g.classes)
+        return Wanted(g.size, g.channels, g.classes)
 
     @property
     def purpose(self) -> str:
@@ -167,13 +196,14 @@ class Generate(Task):
 
     @property
     def summary(self) -> str:
-        return f"{self.generator.kind} for {self.generator.resolution} px images"
+        h, w = self.generator.size
+        return f"{self.generator.kind} for {w if h == w else f'{w}x{h}'} px images"
 
     @property
     def row(self) -> tuple[object, object, object, str, str]:
         g = self.generator
         terms = ",".join(term.kind for term in self.regularisers)
-        return g.resolution, g.width_at(g.resolution // 2), g.classes or "-", self.loss, terms
+        return max(g.size), g.width_at(g.resolution // 2), g.classes or "-", self.loss, terms
 
     @property
     def period(self) -> int:
@@ -206,7 +236,7 @@ class Generate(Task):
         generator_too = (moment.step + 1) % self.generator_every == 0
         # One set of images serves both updates; batch norm sees real and generated ones apart.
         with torch.set_grad_enabled(generator_too and moment.graphs):
-            fake = generator(z, labels)
+            fake, w = self._drawn(generator, z, labels, random)
         p = self._p(moment)
         real = self._augmented(images, p, moment)
         seen = self._augmented(fake.detach(), p, moment)
@@ -222,13 +252,17 @@ class Generate(Task):
                 fake_logits=of_fake,
                 random=random,
                 memory=moment.memory,
-                # Labels of the first where there are fewer latents.
-                generate=lambda z: generator.forward(
-                    z, None if labels is None else labels[: len(z)]
-                ),
-                latents=z,
+                generate=generate,
+                latents=z if w is None else w,
                 features=getattr(discriminator, "features", None),
             )
+
+        def generate(latents: Tensor) -> Tensor:
+            if isinstance(generator, StyleGAN2GeneratorNetwork):
+                # Never compiled: see _judge.
+                return generator.synthesis.forward(latents, "random", random)
+            # Labels of the first where there are fewer latents.
+            return generator.forward(latents, None if labels is None else labels[: len(latents)])
 
         now = at("discriminator", seen, of_fake.logits)
         losses = {"discriminator": game.discriminator(of_real.logits, of_fake.logits)}
@@ -251,7 +285,7 @@ class Generate(Task):
             return
         discriminator.requires_grad_(False)  # its gradients are neither wanted nor paid for
         if not moment.graphs:
-            fake = generator(z, labels)
+            fake, w = self._drawn(generator, z, labels, random)
         if game.relativistic:
             with torch.no_grad():
                 of_real = self._judge(discriminator, real, labels)
@@ -264,6 +298,26 @@ class Generate(Task):
         losses |= self._terms("generator", now, moment)
         discriminator.requires_grad_(True)
         yield Update("generator", losses, now.signals)
+
+    def _drawn(
+        self, generator: nn.Module, z: Tensor, labels: Tensor | None, random: Numbers
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images of latents, and their w+ where there are styles: each image's from a random layer
+        on those of another latent, in ``style_mixing`` of them.
+
+        Source: Karras et al., "A Style-Based Generator Architecture for GANs", 2019, section 3.1.
+        """
+        if not isinstance(generator, StyleGAN2GeneratorNetwork):
+            return generator(z, labels), None
+        w = generator.w_plus(z, labels)
+        if self.style_mixing:
+            count, layers = w.shape[:2]
+            other = generator.mapping(random.normal(*z.shape).to(z.device), labels)
+            mixed, first = random.uniform(count), random.uniform(count)
+            first = torch.where(mixed < self.style_mixing, 1 + (first * (layers - 1)), layers)
+            later = torch.arange(layers) >= first.long()[:, None]
+            w = torch.where(later[:, :, None].to(w.device), other[:, None], w)
+        return generator.synthesis(w, "random", random), w
 
     @torch.no_grad()
     def updated(

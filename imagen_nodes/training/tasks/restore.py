@@ -126,7 +126,7 @@ class Restore(Task):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.tile, self.generator.channels, tiles=True)
+        return Wanted((self.tile, self.tile), self.generator.channels, tiles=True)
 
     @property
     def purpose(self) -> str:

@@ -43,6 +43,21 @@ def test_spandrel_reads_our_files_with_equal_results(fields, tmp_path):
     assert ours.card == card
 
 
+@pytest.mark.parametrize(("scale", "unshuffle"), [(1, 2), (2, 2), (1, 3)])
+def test_blocks_of_pixels(scale, unshuffle, monkeypatch):
+    """The network of blocks is one of more channels; strips of it are exact too."""
+    described, built = network(scale=scale, unshuffle=unshuffle)
+    x = noise(2, 3, 12 * unshuffle, 8 * unshuffle)
+    blocks = x.view(2, 3, 12, unshuffle, 8, unshuffle).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+    wanted = F.pixel_shuffle(built.body(blocks), scale * unshuffle)
+    wanted = wanted + F.interpolate(x, scale_factor=scale)
+    torch.testing.assert_close(built(x), wanted)
+    monkeypatch.setattr("imagen_nodes.networks.compact.STRIP", 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(built(x), wanted.detach(), rtol=0, atol=1e-5)
+    assert described.pictures.sizes.multiple == unshuffle
+
+
 def test_the_formula():
     _, built = network(scale=2)
     state, x = built.state_dict(), noise(2, 3, 9, 10)

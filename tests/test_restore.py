@@ -270,8 +270,8 @@ def test_patches_are_windows_and_their_turned_ones():
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"patch": 17}, "patch: 17 px; takes a multiple of the generator's scale, 2"),
-        ({"patch": 64}, "at most the tile's 32"),
+        ({"patch": 17}, "patch: 17 px of tiles of 32; takes multiples of 2 px"),
+        ({"patch": 64}, "the patch at most as large as the tile"),
         ({"generator": {"scale": 1}}, "shrink, but a generator of scale 1 enlarges nothing"),
         ({"perceptual_weight": 1}, "needs RGB and patches of 32 px"),
         ({"adversarial_weight": 1}, "without one adversarial_weight is 0"),

@@ -7,7 +7,8 @@ so that the network learns what repeating pixels lacks. Source: Wang et al., "Re
 Real-World Blind Super-Resolution with Pure Synthetic Data", 2021, whose released small networks
 (SRVGGNetCompact) have this shape: width 64 and depth 16 or 32; the pixel shuffle is Shi et al.,
 2016. Names of tensors are theirs (``body.{n}.weight``), so that spandrel, and with it ComfyUI's
-Load Upscale Model, reads our files as they are.
+Load Upscale Model, reads our files as they are. Working on blocks of pixels: Zhang et al., "FFDNet:
+Toward a Fast and Flexible Solution for CNN-Based Image Denoising", 2018, section III.
 
 On a CPU, without gradients, a large picture goes through all layers a few rows at a time: every
 convolution keeps the two rows above, so that nothing is computed twice, results are those of the
@@ -25,6 +26,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from ..tiles import Sizes
 from .architecture import Architecture, Network, Pictures
 
 # Of the PReLUs at first: torch's and the authors'.
@@ -48,6 +50,9 @@ class Compact(Architecture):
     """Channels of the feature maps."""
     depth: Annotated[int, Field(ge=1, le=128)] = 16
     """Convolutions between the first and the last."""
+    unshuffle: Annotated[int, Field(ge=1, le=8)] = 1
+    """The picture goes in, and the result comes out, as blocks of so many px in channels, so that
+    there are fewer positions and each sees further; 1: as pixels. Only 1 is read by others."""
 
     @property
     def pictures(self) -> Pictures:
@@ -55,7 +60,8 @@ class Compact(Architecture):
             scale=self.scale,
             channels=self.channels,
             outputs=self.channels,
-            reach=self.depth + 2,  # px: one each convolution of 3x3
+            sizes=Sizes(multiple=self.unshuffle),
+            reach=(self.depth + 2) * self.unshuffle,  # px: one each convolution of 3x3
             tile=1024,
         )
 
@@ -64,43 +70,47 @@ class Compact(Architecture):
 
 
 class CompactNetwork(Network):
-    """``[b channels h w]`` in 0..1 -> ``[b channels s*h s*w]``, about 0..1, not clamped."""
+    """``[b channels h w]`` in 0..1 -> ``[b channels s*h s*w]``, about 0..1, not clamped; h and w
+    multiples of ``unshuffle``."""
 
     def __init__(self, architecture: Compact) -> None:
         super().__init__()
         a = architecture
-        self.scale = a.scale
+        self.scale, self.unshuffle = a.scale, a.unshuffle
         layers: list[nn.Module] = []
-        for inputs in (a.channels, *[a.width] * a.depth):
+        for inputs in (a.channels * a.unshuffle**2, *[a.width] * a.depth):
             layers += [nn.Conv2d(inputs, a.width, 3, 1, 1), nn.PReLU(a.width, init=SLOPE)]
-        self.body = nn.Sequential(*layers, nn.Conv2d(a.width, a.channels * a.scale**2, 3, 1, 1))
+        outputs = a.channels * (a.scale * a.unshuffle) ** 2
+        self.body = nn.Sequential(*layers, nn.Conv2d(a.width, outputs, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        _, _, h, w = images.shape
+        blocks = F.pixel_unshuffle(images, self.unshuffle)
+        _, _, h, w = blocks.shape
         rows = max(STRIP // w, 4)
         if torch.is_grad_enabled() or images.device.type != "cpu" or h <= rows:
-            return self._enlarged(self.body(images), images)
-        return torch.cat(list(self._strips(images, rows)), 2)
+            return self._enlarged(self.body(blocks), images)
+        return torch.cat(list(self._strips(blocks, images, rows)), 2)
 
-    def _strips(self, images: Tensor, rows: int) -> Iterator[Tensor]:
+    def _strips(self, blocks: Tensor, images: Tensor, rows: int) -> Iterator[Tensor]:
         """The result from top to bottom; it lags behind what goes in by a row a convolution."""
-        h, done = images.shape[2], 0
+        h, done = blocks.shape[2], 0
         layers = [
             _Rows(module) if isinstance(module, nn.Conv2d) else module for module in self.body
         ]
         for top in range(0, h, rows):
-            x = images[:, :, top : top + rows]
+            x = blocks[:, :, top : top + rows]
             for layer in layers:
                 x = layer(x, top + rows >= h) if isinstance(layer, _Rows) else layer(x)
                 if not x.shape[2]:
                     break
             else:
-                yield self._enlarged(x, images[:, :, done : done + x.shape[2]])
-                done += x.shape[2]
+                height = x.shape[2] * self.unshuffle
+                yield self._enlarged(x, images[:, :, done : done + height])
+                done += height
 
     def _enlarged(self, residual: Tensor, images: Tensor) -> Tensor:
         base = F.interpolate(images, scale_factor=self.scale, mode="nearest")
-        return F.pixel_shuffle(residual, self.scale) + base
+        return F.pixel_shuffle(residual, self.scale * self.unshuffle) + base
 
     @torch.no_grad()
     def initialise(self, random: Generator) -> None:

@@ -73,10 +73,11 @@ class Restore(Task):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         scale = self.generator.scale
-        if self.patch > self.tile or self.patch % scale:
+        step = scale * self.generator.unshuffle
+        if self.patch > self.tile or self.patch % step or self.tile % step:
             raise ValueError(
-                f"patch: {self.patch} px; takes a multiple of the generator's scale, {scale}, and "
-                f"at most the tile's {self.tile}"
+                f"patch: {self.patch} px of tiles of {self.tile}; takes multiples of {step} px "
+                "(generator.scale and unshuffle), the patch at most as large as the tile"
             )
         if scale == 1 and isinstance(self.degradation, Shrink):
             raise ValueError(

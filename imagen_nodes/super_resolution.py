@@ -1,4 +1,4 @@
-"""Enlarging pictures with a network: any picture, any factor."""
+"""Enlarging and restoring pictures with a network: any picture, any factor."""
 
 from __future__ import annotations
 
@@ -57,6 +57,26 @@ def enlarge(
                 result[i, ..., 3:] = images.resized(image[i : i + 1, ..., 3:], size, method)[0]
     assert result is not None
     return result
+
+
+def restore(host: Host, model: Model, image: Tensor, strength: float = 1.0) -> Tensor:
+    """IMAGE ``[b h w c]`` -> IMAGE of the same size, as :func:`enlarge` runs it.
+
+    Args:
+        strength: how far to go from the picture, 0, to the network's result, 1.
+
+    Raises:
+        CheckpointError: as :func:`enlarge`, or ``model`` changes the size.
+        DataError: as :func:`enlarge`.
+    """
+    pictures = _pictures(model)
+    if pictures.scale != 1:
+        raise CheckpointError(
+            f"{model.name} enlarges pictures {pictures.scale} times. Use Super-Resolve, or load a "
+            "network that keeps their size"
+        )
+    restored = enlarge(host, model, image)
+    return restored if strength == 1 else torch.lerp(image.float().cpu(), restored, strength)
 
 
 def _run(

@@ -54,7 +54,7 @@ def test_blocks_of_pixels(scale, unshuffle, monkeypatch):
     torch.testing.assert_close(built(x), wanted)
     monkeypatch.setattr("imagen_nodes.networks.compact.STRIP", 40)
     with torch.inference_mode():
-        torch.testing.assert_close(built(x), wanted.detach(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(built(x), wanted.detach(), rtol=1e-4, atol=1e-3)
     assert described.pictures.sizes.multiple == unshuffle
 
 

@@ -104,6 +104,7 @@ def test_ids_are_file_formats():
         ("ImagenGenerate", "model", "latent"),
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
         ("ImagenSuperResolve", "model", "image", "factor", "resize"),
+        ("ImagenDenoise", "model", "image", "strength"),
     ]
 
 

@@ -1,0 +1,102 @@
+"""Denoise: a network's result, and part of the way to it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagen_nodes import checkpoint, super_resolution
+from imagen_nodes.checkpoint import Card, Model
+from imagen_nodes.errors import CheckpointError, DataError
+from imagen_nodes.graph.local import LocalHost
+from imagen_nodes.networks.compact import Compact
+from imagen_nodes.runner import Runner
+
+
+def noise(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def model(**fields):
+    architecture = Compact.model_validate({"width": 8, "depth": 2, "scale": 1} | fields)
+    network = architecture.build()
+    network.initialise(torch.Generator().manual_seed(0))
+    network.requires_grad_(False).eval()
+    described = architecture.model_dump()
+    card = Card(title="Small", architecture=described, task="restoration", value_range=(0.0, 1.0))
+    return Model("small.safetensors", card, architecture, network)
+
+
+def restore(model, image, *strength):
+    with torch.inference_mode():
+        return super_resolution.restore(LocalHost(), model, image, *strength)
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2])
+@pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
+def test_the_result_and_part_of_the_way(unshuffle, strength):
+    small, image = model(unshuffle=unshuffle), noise(2, 12, 14, 3)
+    with torch.inference_mode():
+        result = small.network(image.movedim(3, 1)).movedim(1, 3).clamp(0, 1)
+    wanted = image + strength * (result - image)
+    torch.testing.assert_close(restore(small, image, strength), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (13, 7), (33, 20)])
+def test_any_size_with_blocks_of_pixels(size):
+    small = model(unshuffle=2)
+    assert restore(small, noise(1, *size, 3)).shape == (1, *size, 3)
+
+
+def test_alpha_is_kept_and_grey_stays_grey():
+    image = noise(1, 10, 12, 4)
+    found = restore(model(), image, 0.5)
+    assert torch.equal(found[..., 3], image[..., 3])
+    grey = noise(1, 10, 12, 1).expand(-1, -1, -1, 3)
+    found = restore(model(), grey, 0.5)
+    torch.testing.assert_close(found[..., 0], found[..., 2])
+
+
+def test_a_network_that_enlarges_is_refused():
+    with pytest.raises(CheckpointError, match=r"enlarges pictures 2 times\. Use Super-Resolve"):
+        restore(model(scale=2), noise(1, 8, 8, 3))
+
+
+def test_broken_pixels_are_refused():
+    image = noise(1, 8, 8, 3)
+    image[0, 3, 3] = float("nan")
+    with pytest.raises(DataError, match=r"image 0 of the batch .* holds NaN"):
+        restore(model(), image)
+
+
+def test_the_workflow(tmp_path):
+    """Load Image, Load Checkpoint, Denoise, Save Image."""
+    for folder in ("input", "weights"):
+        (tmp_path / folder).mkdir()
+    small = model(unshuffle=2)
+    checkpoint.save(tmp_path / "weights" / "clean.safetensors", small.card, small.network)
+    pixels = np.random.RandomState(0).randint(0, 256, (11, 14, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "input" / "a.png")
+    workflow = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "2": {"class_type": "ImagenLoadCheckpoint", "inputs": {"name": "clean.safetensors"}},
+        "3": {
+            "class_type": "ImagenDenoise",
+            "inputs": {"model": ["2", 0], "image": ["1", 0], "strength": 0.5},
+        },
+        "4": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["3", 0], "filename_prefix": "clean"},
+        },
+    }
+    (tmp_path / "workflow.json").write_text(json.dumps(workflow))
+    runner = Runner(
+        input=tmp_path / "input", output=tmp_path / "output", weights=[tmp_path / "weights"]
+    )
+    results = runner.run(tmp_path / "workflow.json")
+    (file,) = results["4"].files
+    wanted = restore(small, torch.from_numpy(pixels / 255.0).float()[None], 0.5)[0]
+    difference = np.asarray(Image.open(file)).astype(int) - (wanted * 255).byte().numpy()
+    assert np.abs(difference).max() <= 1

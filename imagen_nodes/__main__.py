@@ -108,6 +108,13 @@ def inspect(args: argparse.Namespace) -> int:
     return 0
 
 
+def import_(args: argparse.Namespace) -> int:
+    """Make a checkpoint of a file of another program, of which nothing is run."""
+    from .importers import cli
+
+    return cli.main(args)
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """Measure how good a network is, against real pictures."""
     from .evaluation import cli
@@ -150,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     from .evaluation import cli as evaluation
     from .evaluation import compare as comparison
     from .evaluation import report_cli
+    from .importers import cli as importers
     from .training import cli as training
     from .training.data import cli as survey
 
@@ -158,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def add(verb: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(verb.__name__, help=verb.__doc__, description=verb.__doc__)
+        name = verb.__name__.rstrip("_")
+        sub = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
         sub.set_defaults(verb=verb)
         return sub
 
@@ -196,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(inspect)
     sub.add_argument("file", type=Path, help="a .safetensors file, or a folder of them")
     sub.add_argument("--json", action="store_true", help="the whole card and the tensors")
+    importers.add_arguments(add(import_))
     evaluation.add_arguments(add(evaluate))
     comparison.add_arguments(add(compare))
     survey.add_arguments(add(data))

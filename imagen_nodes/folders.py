@@ -13,8 +13,8 @@ CHECKPOINTS = frozenset({".safetensors"})
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".ckpt", ".bin"})
 WEIGHTS = CHECKPOINTS | PICKLES - {".pkl"}
 ABOUT_PICKLES = (
-    "a pickle, which can run code when it is opened, so it is not opened. "
-    "Use a .safetensors file; docs/checkpoints.md says how to convert one that you trust"
+    "a pickle, which can run code when it is opened, so it is not opened. Use a .safetensors file; "
+    "imagen-nodes import FILE -o OUT.safetensors makes one of it, and runs nothing of it"
 )
 # The folder, within one of weights, of networks that measure: nodes neither list nor load them.
 METRICS = "metrics"

@@ -119,7 +119,8 @@ def describe(path: Path) -> ModelDescriptor:
         raise CheckpointError(
             f"{path}: without an Imagen card, and its tensors are of no network that spandrel "
             "knows. Use a file that `imagen-nodes train` wrote, or a super-resolution, restoration "
-            "or inpainting network of a known format"
+            "or inpainting network of a known format; if it is a generator, "
+            f"`imagen-nodes import {path.name} -o OUT.safetensors` makes a checkpoint of it"
         ) from error
     except Exception as error:  # spandrel trusts what it is given: whatever it raises is the file's
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -194,6 +194,7 @@ def test_kinds_are_a_file_format() -> None:
         "biggan-deep-discriminator",
         "stylegan2-generator",
         "stylegan2-discriminator",
+        "convolution-stack-generator",
     ]
 
 

@@ -10,6 +10,7 @@ from .architecture import Architecture
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from .compact import Compact
+from .convolution_stack import ConvolutionStackGenerator
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
 from .multi_scale import MultiScaleDiscriminator
@@ -42,6 +43,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     BigGANDeepDiscriminator,
     StyleGAN2Generator,
     StyleGAN2Discriminator,
+    ConvolutionStackGenerator,
 )
 
 AnyArchitecture = Annotated[
@@ -64,6 +66,7 @@ AnyArchitecture = Annotated[
     | BigGANDeepGenerator
     | BigGANDeepDiscriminator
     | StyleGAN2Generator
-    | StyleGAN2Discriminator,
+    | StyleGAN2Discriminator
+    | ConvolutionStackGenerator,
     Field(discriminator="kind"),
 ]

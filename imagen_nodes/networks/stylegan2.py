@@ -65,7 +65,7 @@ class _StyleGAN2(Architecture):
     """Height and width of the smallest map, px, whose shape the images have: 4, 3 is upright."""
     channels: Annotated[int, Field(ge=1, le=4)] = 3
     """Image channels: 1 grey, 3 RGB, 4 RGBA."""
-    width_base: Annotated[int, Field(ge=1024, le=131_072)] = 8192
+    width_base: Annotated[int, Field(ge=64, le=131_072)] = 8192
     """Maps of s px have ``width_base`` / s channels, within ``width_max``. Configuration F: 32768,
     configuration E: 16384."""
     width_max: Annotated[int, Field(ge=8, le=2048)] = 256

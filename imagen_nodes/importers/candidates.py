@@ -1,0 +1,134 @@
+"""The networks in a foreign file: every set of named tensors in it, with the place it has there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .values import Instance, NumpyArray, StoredTensor, Tensor
+
+# Places within places that are looked at.
+DEEPEST = 6
+# What files call the average of a generator, which is the one to use, a generator, and what else
+# they hold; the better ones first.
+AVERAGES = ("g_ema", "G_ema", "GE", "Gs", "netG_ema", "avgG", "ema", "params_ema")
+GENERATORS = ("netG", "G", "g", "generator", "gen", "model", "state_dict")
+OTHERS = ("netD", "D", "d", "discriminator", "dis", "optim", "augment")
+_PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Tensors by name, and what the file says of the network that they belong to."""
+
+    place: str
+    """Keys that lead to it, with dots between; empty: the file's whole content."""
+    tensors: dict[str, Tensor]
+    about: dict[str, Any] = field(default_factory=dict[str, Any])
+    """``class`` and ``arguments`` of the program's object, where it is one."""
+    siblings: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What lies beside it in the file, by key."""
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The lower, the more likely it is what people want."""
+        parts = re.split(r"[.\s]", self.place)
+        for rank, names in enumerate((AVERAGES, GENERATORS)):
+            found = [names.index(part) for part in parts if part in names]
+            if found:
+                return rank, min(found)
+        return (3 if any(part in OTHERS for part in parts) else 2), 0
+
+    def without_prefix(self, *prefixes: str) -> dict[str, Tensor]:
+        """The tensors by names without those prefixes (``module.``, ...), which all must have, and
+        which may lie inside each other."""
+        tensors = self.tensors
+        while prefix := next(
+            (p for p in prefixes if tensors and all(name.startswith(p) for name in tensors)), ""
+        ):
+            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
+        return tensors
+
+
+def candidates(content: Any) -> list[Candidate]:
+    """All that a file holds, the most likely first."""
+    return sorted(_walk(content, "", {}, 0, set()), key=lambda candidate: candidate.rank)
+
+
+def _walk(
+    value: Any, place: str, siblings: dict[str, Any], depth: int, seen: set[int]
+) -> Iterator[Candidate]:
+    if depth > DEEPEST or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, tuple | list):
+        for i, item in enumerate(value[:16]):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            if isinstance(item, dict | Instance):
+                yield from _walk(item, _join(place, str(i)), {}, depth + 1, seen)
+        return
+    fields = fields_of(value)
+    if fields is None:
+        return
+    if "_modules" in fields:  # a module of torch's
+        tensors = dict(_of_module(fields, "", set()))
+        if tensors:
+            yield Candidate(place, tensors, _about(value, fields), siblings)
+        return
+    tensors = {name: t for name, t in fields.items() if isinstance(name, str) and is_tensor(t)}
+    if tensors:
+        beside = {name: v for name, v in fields.items() if name not in tensors}
+        yield Candidate(place, tensors, _about(value, fields), beside | siblings)
+    for name, item in fields.items():
+        if isinstance(item, dict | Instance | tuple | list):
+            beside = {k: v for k, v in fields.items() if isinstance(k, str) and k != name}
+            yield from _walk(item, _join(place, str(name)), beside, depth + 1, seen)
+
+
+def is_tensor(value: object) -> bool:
+    """Whether it is one of the file's tensors, or a parameter, which wraps one."""
+    return isinstance(value, StoredTensor | NumpyArray)
+
+
+def fields_of(value: Any) -> dict[Any, Any] | None:
+    """The attributes of an object, the items of a dictionary; None: it is neither."""
+    if isinstance(value, dict):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(value, Instance):
+        return None
+    if str(value.made_by) == _PERSISTENT:
+        (meta,) = value.arguments
+        state = meta.get("state") if isinstance(meta, dict) else None  # pyright: ignore
+        return state if isinstance(state, dict) else None  # pyright: ignore
+    return value.fields
+
+
+def _about(value: Any, fields: dict[Any, Any]) -> dict[str, Any]:
+    if not isinstance(value, Instance):
+        return {}
+    name = str(value.made_by)
+    if name == _PERSISTENT:
+        name = str(value.arguments[0].get("class_name"))
+    return {"class": name, "arguments": fields.get("_init_kwargs", {})}
+
+
+def _of_module(fields: dict[Any, Any], prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """A module's parameters and buffers, by the names of its state dict."""
+    if id(fields) in seen:
+        return
+    seen.add(id(fields))
+    for kind in ("_parameters", "_buffers"):
+        values = fields.get(kind)
+        for name, value in values.items() if isinstance(values, dict) else ():  # pyright: ignore
+            if is_tensor(value):
+                yield f"{prefix}{name}", value  # pyright: ignore[reportReturnType]
+    modules = fields.get("_modules")
+    for name, module in modules.items() if isinstance(modules, dict) else ():  # pyright: ignore
+        inner = fields_of(module)
+        if inner is not None:
+            yield from _of_module(inner, f"{prefix}{name}.", seen)
+
+
+def _join(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name

@@ -1,0 +1,167 @@
+"""The formats that are known, and which of them a file is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from ..checkpoint import Card
+from ..errors import CheckpointError
+from ..spec import problems
+from . import biggan, dcgan, r3gan, stylegan2
+from .candidates import Candidate, candidates
+from .containers import open_foreign
+from .imported import Imported, Other
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Importer = Callable[[Candidate], Imported]
+
+FORMATS: dict[str, Importer] = {
+    "StyleGAN2 of NVIDIA's PyTorch code": stylegan2.nvidia_generator,
+    "StyleGAN2 of rosinality's code": stylegan2.rosinality_generator,
+    "R3GAN": r3gan.generator,
+    "BigGAN-deep of Hugging Face": biggan.hugging_face_deep,
+    "BigGAN of BigGAN-PyTorch": biggan.pytorch_generator,
+    "DCGAN, a stack of transposed convolutions": dcgan.generator,
+    "StyleGAN2 of NVIDIA's PyTorch code, the discriminator": stylegan2.nvidia_discriminator,
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network in a file, and what it is."""
+
+    candidate: Candidate
+    format: str
+    imported: Imported
+
+
+@dataclass
+class Contents:
+    """What is in a file."""
+
+    container: str
+    found: list[Found] = field(default_factory=list[Found])
+    others: list[tuple[Candidate, dict[str, str]]] = field(
+        default_factory=list[tuple[Candidate, dict[str, str]]]
+    )
+    """Candidates of no known format, and by format why not."""
+
+
+def read(path: Path, layers: str = "") -> Contents:
+    """Everything in a file, the most likely network first.
+
+    Args:
+        layers: see :func:`.dcgan.generator`.
+
+    Raises:
+        CheckpointError: it cannot be read safely, or holds no tensors.
+        UsageError: ``layers`` does not fit."""
+    foreign = open_foreign(path)
+    formats = FORMATS | {
+        name: partial(dcgan.generator, layers=layers)
+        for name, importer in FORMATS.items()
+        if importer is dcgan.generator
+    }
+    contents = Contents(foreign.container)
+    for candidate in candidates(foreign.content):
+        reasons: dict[str, str] = {}
+        for name, importer in formats.items():
+            try:
+                imported = importer(candidate)
+            except Other as error:
+                reasons[name] = str(error)
+            except ValidationError as error:
+                reasons[name] = problems(error).splitlines()[0]
+            except (IndexError, ValueError, KeyError, RuntimeError) as error:
+                # Tensors of the format's names, in shapes that are not.
+                reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}") from None
+            else:
+                contents.found.append(Found(candidate, name, imported))
+                break
+        else:
+            contents.others.append((candidate, reasons))
+    if not contents.found and not contents.others:
+        raise CheckpointError(f"{path}: a {foreign.container}, with no named tensors in it")
+    return contents
+
+
+def choose(path: Path, contents: Contents, place: str | None) -> Found:
+    """The network at ``place``, or the most likely one.
+
+    Raises:
+        CheckpointError: there is none of a known format there."""
+    found = [f for f in contents.found if place is None or f.candidate.place == place]
+    if found:
+        return found[0]
+    if place is not None:
+        places = [repr(f.candidate.place) for f in contents.found]
+        raise CheckpointError(
+            f"{path}: no network of a known format at {place!r}. There is: "
+            f"{', '.join(places) or 'none'}"
+        )
+    raise CheckpointError(f"{path}: {_looks_like(contents)}")
+
+
+def _looks_like(contents: Contents) -> str:
+    """What an unknown file looks like, and what is supported."""
+    candidate, reasons = contents.others[0]
+    sample = ", ".join(
+        f"{name} {list(tensor.shape)}" for name, tensor in list(candidate.tensors.items())[:3]
+    )
+    shrinks = any("a discriminator" in reason for reason in reasons.values())
+    what = "looks like a discriminator alone; give the generator's file. " if shrinks else ""
+    known = "\n".join(f"  {name}: {reasons.get(name, '')}" for name in FORMATS)
+    return (
+        f"a {contents.container} of no known format. {what}Its tensors begin with {sample}.\n"
+        f"Formats that are known, and why it is none of them:\n{known}"
+    )
+
+
+def network_of(found: Found) -> nn.Module:
+    """The network with its weights.
+
+    Raises:
+        CheckpointError: they do not fit."""
+    import torch
+
+    with torch.device("meta"):
+        network = found.imported.architecture.build()
+    wanted = network.state_dict()
+    state = {
+        name: tensor.to(wanted[name].dtype).contiguous() if name in wanted else tensor
+        for name, tensor in found.imported.state.items()
+    }
+    try:
+        network.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{found.format}: its tensors do not fit the network that they look like: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from error
+    return network.requires_grad_(False).eval()
+
+
+def card_of(path: Path, found: Found) -> Card:
+    """What the new file says of itself."""
+    imported = found.imported
+    classes = getattr(imported.architecture, "classes", 0)
+    return Card(
+        title=path.stem,
+        description=f"Imported from {path.name} ({found.format}"
+        + (f", {found.candidate.place})." if found.candidate.place else ")."),
+        architecture=imported.architecture.model_dump(mode="json"),
+        task=imported.task,
+        value_range=imported.value_range,
+        class_names=tuple(map(str, range(classes))),
+        licence="unknown: that of the imported file",
+    )

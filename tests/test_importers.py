@@ -1,0 +1,764 @@
+"""Files of other programs: each format in small, with random weights, against its own
+arithmetic."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import spectral_norm
+
+from imagen_nodes import checkpoint
+from imagen_nodes.__main__ import main
+from imagen_nodes.importers.formats import FORMATS
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.nn.utils.spectral_norm` is deprecated")
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Of constants, which are no weights.
+FIXED = re.compile("filter|[Kk]ernel")
+
+
+def varied(network: nn.Module, size: float = 0.3) -> nn.Module:
+    """Every tensor random, variances positive."""
+    generator = random(7)
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not FIXED.search(name):
+            value = torch.randn(tensor.shape, generator=generator) * size
+            tensor.copy_(value.abs() + 0.5 if "var" in name else value)
+    return network.eval()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def imported(*options: str, file: str = "theirs.pth") -> nn.Module:
+    assert main(["import", file, "-o", "ours.safetensors", *options]) == 0
+    return checkpoint.load(Path("ours.safetensors")).network
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    scale = float(wanted.detach().abs().max())
+    assert scale > 0.01
+    torch.testing.assert_close(found, wanted.detach(), rtol=1e-4, atol=1e-4 * scale)
+
+
+# ---------------------------------------------------------------- DCGAN
+
+
+def tutorial(channels: int = 3, bias: bool = False, norm: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    inputs = 20
+    for i, outputs in enumerate((32, 16, 8)):
+        step = (1, 0) if i == 0 else (2, 1)
+        layers.append(nn.ConvTranspose2d(inputs, outputs, 4, *step, bias=bias))
+        layers += [nn.BatchNorm2d(outputs)] * norm + [nn.ReLU(True)]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.ConvTranspose2d(8, channels, 4, 2, 1, bias=bias), nn.Tanh())
+
+
+class Tutorial(nn.Module):
+    """As PyTorch's tutorial has it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.main = tutorial(**options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"channels": 1}, {"bias": True, "norm": False}, {"bias": True}]
+)
+@pytest.mark.parametrize("how", ["main", "bare", "module", "in a dictionary", "whole"])
+def test_dcgan(place: Path, options: dict[str, Any], how: str) -> None:
+    network = varied(Tutorial(**options))
+    state = network.state_dict()
+    bare = {name.removeprefix("main."): tensor for name, tensor in state.items()}
+    written: Any = {
+        "main": state,
+        "bare": bare,
+        "module": {f"module.{name}": tensor for name, tensor in state.items()},
+        "in a dictionary": {"epoch": 3, "netG": state, "netD": nn.Conv2d(3, 8, 4).state_dict()},
+        "whole": network,
+    }[how]
+    torch.save(written, "theirs.pth")
+    z = torch.randn(3, 20, generator=random())
+    ours = imported()
+    close(ours(z), network.main(z[:, :, None, None]))
+    header = checkpoint.inspect(Path("ours.safetensors"))
+    assert header.card.architecture["resolution"] == 32
+    assert header.card.task == "generate"
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_a_dcgan_with_classes(place: Path, product: bool) -> None:
+    network = varied(tutorial())
+    length = 20 if product else 6
+    label = nn.Embedding(4, length)
+    state = {"label_emb.weight": label.weight, **network.state_dict()}
+    torch.save(state, "theirs.pth")
+    y = torch.tensor([3, 0])
+    z = torch.randn(2, 20 if product else 14, generator=random())
+    given = z * label(y) if product else torch.cat([z, label(y)], 1)
+    close(imported()(z, y), network(given[:, :, None, None]))
+    assert checkpoint.inspect(Path("ours.safetensors")).card.class_names == ("0", "1", "2", "3")
+
+
+def test_the_layers_of_a_dcgan_can_be_told(place: Path, capsys: Any) -> None:
+    """28 px: 7, 14, 28."""
+    network = varied(
+        nn.Sequential(
+            nn.ConvTranspose2d(10, 16, 7, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.ConvTranspose2d(16, 8, 4, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.ConvTranspose2d(8, 1, 4, 2, 1, bias=False), nn.Tanh(),
+        )
+    )  # fmt: skip
+    torch.save(network.state_dict(), "theirs.pth")
+    z = torch.randn(2, 10, generator=random())
+    close(imported()(z), network(z[:, :, None, None]))
+    assert "layers are taken to be 7/1/0, 4/2/1, 4/2/1; --layers sets others" in (
+        capsys.readouterr().out
+    )
+    network[3].stride = network[3].padding = (1, 1)
+    close(imported("--layers", "7/1/0,4/1/1,4/2/1")(z), network(z[:, :, None, None]))
+    assert "note" not in capsys.readouterr().out
+    for layers, text in (
+        ("7/1/0", "1 layers, the file has 3"),
+        ("7/1/0,5/1/1,4/2/1", "its kernels are 7, 4, 4"),
+        ("7,4,4", "'7' is not kernel/stride/padding"),
+    ):
+        assert main(["import", "theirs.pth", "-o", "x.safetensors", "--layers", layers]) == 2
+        assert text in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- StyleGAN2
+
+
+def normalised(x: Tensor) -> Tensor:
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0])
+FILTER = FILTER[:, None] * FILTER / 64
+
+
+def resampled(x: Tensor, up: int, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
+    """upfirdn2d: zeros between, zeros around, the filter."""
+    b, c, h, w = x.shape
+    y = x.new_zeros(b, c, h, up, w, up)
+    y[:, :, :, 0, :, 0] = x
+    y = F.pad(y.view(b, c, h * up, w * up), (pad[0], pad[1], pad[0], pad[1]))
+    return F.conv2d(y, (FILTER * gain).expand(c, 1, 4, 4), groups=c)
+
+
+def modulated(x: Tensor, weight: Tensor, style: Tensor, up: bool, demodulate: bool) -> Tensor:
+    """A kernel for each image, in groups."""
+    b, c, h, w = x.shape
+    kernel = weight[None] * style[:, None, :, None, None]
+    if demodulate:
+        kernel = kernel * (kernel.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+    x = x.reshape(1, b * c, h, w)
+    if up:
+        kernel = kernel.transpose(1, 2).flatten(0, 1)
+        x = F.conv_transpose2d(x, kernel, stride=2, groups=b)
+        return resampled(x.view(b, -1, *x.shape[2:]), 1, (1, 1), 4.0)
+    x = F.conv2d(x, kernel.flatten(0, 1), padding=weight.shape[2] // 2, groups=b)
+    return x.view(b, -1, h, w)
+
+
+class Holder(nn.Module):
+    """Parameters and buffers, by dotted names."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], buffers: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, value in {**{n: torch.zeros(s) for n, s in shapes.items()}, **buffers}.items():
+            *path, last = name.split(".")
+            module: nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, nn.Module())
+                module = module._modules[part]
+            if name in buffers:
+                module.register_buffer(last, value)
+            else:
+                module.register_parameter(last, nn.Parameter(value))
+
+
+WIDTHS = {4: 12, 8: 12, 16: 6}
+
+
+def nvidia_shapes(classes: int, residual: bool = False) -> Holder:
+    shapes: dict[str, tuple[int, ...]] = {}
+    buffers = {"mapping.w_avg": torch.zeros(10)}
+    for i, inputs in enumerate((8 + 10 * bool(classes), 10)):
+        shapes |= {f"mapping.fc{i}.weight": (10, inputs), f"mapping.fc{i}.bias": (10,)}
+    if classes:
+        shapes |= {"mapping.embed.weight": (10, classes), "mapping.embed.bias": (10,)}
+    shapes["synthesis.b4.const"] = (12, 4, 4)
+    for side, width in WIDTHS.items():
+        block, below = f"synthesis.b{side}", WIDTHS.get(side // 2, width)
+        buffers[f"{block}.resample_filter"] = FILTER
+        for conv, inputs in (("conv0", below), ("conv1", width)):
+            if side == 4 and conv == "conv0":
+                continue
+            name = f"{block}.{conv}"
+            shapes |= {
+                f"{name}.weight": (width, inputs, 3, 3), f"{name}.bias": (width,),
+                f"{name}.affine.weight": (inputs, 10), f"{name}.affine.bias": (inputs,),
+                f"{name}.noise_strength": (),
+            }  # fmt: skip
+            buffers |= {
+                f"{name}.noise_const": torch.zeros(side, side), f"{name}.resample_filter": FILTER
+            }  # fmt: skip
+        if residual and side > 4:
+            shapes[f"{block}.skip.weight"] = (width, below, 1, 1)
+        if not residual or side == 16:
+            shapes |= {
+                f"{block}.torgb.weight": (3, width, 1, 1), f"{block}.torgb.bias": (3,),
+                f"{block}.torgb.affine.weight": (width, 10), f"{block}.torgb.affine.bias": (width,),
+            }  # fmt: skip
+    return Holder(shapes, buffers)
+
+
+def nvidia(w: dict[str, Tensor], z: Tensor, labels: Any, clamp: float = 0.0) -> Tensor:
+    """The generator of stylegan2-ada-pytorch."""
+
+    def dense(x: Tensor, name: str, lr: float = 1.0) -> Tensor:
+        weight = w[f"{name}.weight"]
+        return F.linear(x, weight * lr / math.sqrt(weight.shape[1]), w[f"{name}.bias"] * lr)
+
+    def act(x: Tensor, gain: float = 1.0) -> Tensor:
+        x = F.leaky_relu(x, 0.2) * math.sqrt(2) * gain
+        return x.clamp(-clamp * gain, clamp * gain) if clamp else x
+
+    x = normalised(z)
+    if labels is not None:
+        one_hot = F.one_hot(labels, w["mapping.embed.weight"].shape[1]).float()
+        x = torch.cat([x, normalised(dense(one_hot, "mapping.embed"))], 1)
+    for i in range(2):
+        x = F.leaky_relu(dense(x, f"mapping.fc{i}", 0.01), 0.2) * math.sqrt(2)
+    v, image = x, None
+    x = w["synthesis.b4.const"][None].expand(len(z), -1, -1, -1)
+    residual = "synthesis.b16.skip.weight" in w
+    for side in WIDTHS:
+        block = f"synthesis.b{side}"
+        gain = math.sqrt(0.5) if residual and side > 4 else 1.0
+        if gain != 1:
+            skip = w[f"{block}.skip.weight"] / math.sqrt(x.shape[1])
+            past = F.conv2d(resampled(x, 2, (2, 1), 4.0), skip) * gain
+        for conv in ("conv0", "conv1") if side > 4 else ("conv1",):
+            name = f"{block}.{conv}"
+            style = dense(v, f"{name}.affine")
+            x = modulated(x, w[f"{name}.weight"], style, conv == "conv0", True)
+            x = x + w[f"{name}.noise_const"] * w[f"{name}.noise_strength"]
+            last = gain if conv == "conv1" else 1.0
+            x = act(x + w[f"{name}.bias"][:, None, None], last)
+        x = x + past if gain != 1 else x
+        if f"{block}.torgb.weight" in w:
+            style = dense(v, f"{block}.torgb.affine") / math.sqrt(x.shape[1])
+            own = modulated(x, w[f"{block}.torgb.weight"], style, False, False)
+            own = own + w[f"{block}.torgb.bias"][:, None, None]
+            own = own.clamp(-clamp, clamp) if clamp else own
+            image = own if image is None else resampled(image, 2, (2, 1), 4.0) + own
+    assert image is not None
+    return image
+
+
+class Persistent:
+    """Pickles as ``torch_utils.persistence`` has it: with its source, which must not be run."""
+
+    def __init__(self, name: str, state: dict[str, Any]) -> None:
+        self.meta = {
+            "type": "class", "version": 6, "module_src": "raise SystemExit('run')",
+            "class_name": name, "state": state,
+        }  # fmt: skip
+
+    def __reduce__(self) -> Any:
+        module = sys.modules["torch_utils.persistence"]
+        return module._reconstruct_persistent_obj, (self.meta,)
+
+
+@pytest.fixture
+def persistence(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("torch_utils.persistence")
+
+    def _reconstruct_persistent_obj(meta: object) -> None:
+        raise SystemExit("run")
+
+    _reconstruct_persistent_obj.__module__ = module.__name__
+    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
+    module._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
+
+
+def persistent(network: nn.Module, **arguments: Any) -> Persistent:
+    """``network`` with its parts as such objects."""
+    state = dict(network.__dict__)
+    state["_modules"] = {name: persistent(m) for name, m in network._modules.items()}
+    return Persistent("Generator", state | {"_init_kwargs": arguments})
+
+
+@pytest.mark.usefixtures("persistence")
+@pytest.mark.parametrize(
+    ("classes", "residual", "clamp"), [(0, False, 0), (3, False, 0.8), (0, True, 0)]
+)
+def test_nvidias_pickles(place: Path, classes: int, residual: bool, clamp: float) -> None:
+    network = varied(nvidia_shapes(classes, residual), 0.7)
+    kwargs = {"synthesis_kwargs": {"conv_clamp": clamp or None, "num_fp16_res": 4}}
+    content = {
+        "G": persistent(varied(nvidia_shapes(classes, residual), 0.1), **kwargs),
+        "D": None,
+        "G_ema": persistent(network, **kwargs),
+        "training_set_kwargs": {"path": "x"},
+    }
+    Path("theirs.pkl").write_bytes(pickle.dumps(content))
+    ours = imported(file="theirs.pkl")
+    z = torch.randn(2, 8, generator=random())
+    labels = torch.tensor([2, 0]) if classes else None
+    w = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    close(ours(z, labels), nvidia(w, z, labels, clamp))
+    assert torch.equal(ours.w_avg, network.mapping.w_avg)
+    card = checkpoint.inspect(Path("ours.safetensors")).card
+    assert card.description == (
+        "Imported from theirs.pkl (StyleGAN2 of NVIDIA's PyTorch code, G_ema)."
+    )
+
+
+def rosinality_shapes() -> Holder:
+    shapes: dict[str, tuple[int, ...]] = {"input.input": (1, 12, 4, 4)}
+    buffers: dict[str, Tensor] = {}
+    for i, inputs in enumerate((8, 8), 1):
+        shapes |= {f"style.{i}.weight": (8, inputs), f"style.{i}.bias": (8,)}
+    convs = {"conv1": (12, 12), "convs.0": (12, 12), "convs.1": (12, 12), "convs.2": (12, 6)}
+    convs["convs.3"] = (6, 6)
+    for n, (name, (inputs, outputs)) in enumerate(convs.items()):
+        shapes |= {
+            f"{name}.conv.weight": (1, outputs, inputs, 3, 3),
+            f"{name}.conv.modulation.weight": (inputs, 8),
+            f"{name}.conv.modulation.bias": (inputs,),
+            f"{name}.noise.weight": (1,), f"{name}.activate.bias": (outputs,),
+        }  # fmt: skip
+        side = 4 << ((n + 1) // 2)
+        buffers[f"noises.noise_{n}"] = torch.zeros(1, 1, side, side)
+        if name in ("convs.0", "convs.2"):
+            buffers[f"{name}.conv.blur.kernel"] = FILTER * 4
+    for name, inputs in (("to_rgb1", 12), ("to_rgbs.0", 12), ("to_rgbs.1", 6)):
+        shapes |= {
+            f"{name}.bias": (1, 3, 1, 1), f"{name}.conv.weight": (1, 3, inputs, 1, 1),
+            f"{name}.conv.modulation.weight": (inputs, 8),
+            f"{name}.conv.modulation.bias": (inputs,),
+        }  # fmt: skip
+    return Holder(shapes, buffers)
+
+
+def rosinality(w: dict[str, Tensor], z: Tensor) -> Tensor:
+    def equal(x: Tensor, name: str, lr: float) -> Tensor:
+        weight = w[f"{name}.weight"]
+        return F.linear(x, weight * lr / math.sqrt(weight.shape[1]), w[f"{name}.bias"] * lr)
+
+    v = normalised(z)
+    for i in (1, 2):
+        v = F.leaky_relu(equal(v, f"style.{i}", 0.01), 0.2) * math.sqrt(2)
+    x, image = w["input.input"].expand(len(z), -1, -1, -1), None
+    for n, name in enumerate(("conv1", "convs.0", "convs.1", "convs.2", "convs.3")):
+        weight = w[f"{name}.conv.weight"][0]
+        scaled = weight / math.sqrt(weight[0].numel())
+        style = equal(v, f"{name}.conv.modulation", 1.0)
+        x = modulated(x, scaled, style, n in (1, 3), True)
+        x = x + w[f"noises.noise_{n}"] * w[f"{name}.noise.weight"]
+        bias = w[f"{name}.activate.bias"][:, None, None]
+        x = F.leaky_relu(x + bias, 0.2) * math.sqrt(2)
+        if n % 2 == 0:
+            rgb = "to_rgb1" if n == 0 else f"to_rgbs.{n // 2 - 1}"
+            style = equal(v, f"{rgb}.conv.modulation", 1.0)
+            weight = w[f"{rgb}.conv.weight"][0] / math.sqrt(x.shape[1])
+            own = modulated(x, weight, style, False, False) + w[f"{rgb}.bias"]
+            image = own if image is None else resampled(image, 2, (2, 1), 4.0) + own
+    assert image is not None
+    return image
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_rosinalitys_checkpoints(place: Path, average: bool, capsys: Any) -> None:
+    import argparse
+
+    network = varied(rosinality_shapes(), 0.7)
+    content: dict[str, Any] = {
+        "g": rosinality_shapes().state_dict(),
+        "g_ema": network.state_dict(),
+        "args": argparse.Namespace(size=16),
+        "ada_aug_p": 0.0,
+    }
+    if average:
+        content["latent_avg"] = torch.randn(8, generator=random(3))
+    torch.save(content, "theirs.pth")
+    ours = imported()
+    z = torch.randn(2, 8, generator=random())
+    w = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    close(ours(z), rosinality(w, z))
+    if average:
+        assert torch.equal(ours.w_avg, content["latent_avg"])
+    else:
+        assert "no average of w" in capsys.readouterr().out
+        many = ours.mapping(torch.randn(20_000, 8, generator=random(9))).mean(0)
+        torch.testing.assert_close(ours.w_avg, many, rtol=0.2, atol=0.05)
+
+
+# ---------------------------------------------------------------- BigGAN
+
+
+class DeepNorm(nn.Module):
+    """Hugging Face's batch norm of 51 truncations."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.register_buffer("running_means", torch.zeros(51, channels))
+        self.register_buffer("running_vars", torch.ones(51, channels))
+        if condition:
+            self.scale = spectral_norm(nn.Linear(condition, channels, bias=False))
+            self.offset = spectral_norm(nn.Linear(condition, channels, bias=False))
+        else:
+            self.weight, self.bias = (nn.Parameter(torch.zeros(channels)) for _ in range(2))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        mean, var = self.running_means[-1], self.running_vars[-1]
+        if not hasattr(self, "scale"):
+            return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, 1e-4)
+        x = F.batch_norm(x, mean, var, None, None, False, 0.0, 1e-4)
+        gain, bias = (f(c)[:, :, None, None] for f in (self.scale, self.offset))
+        return x * (1 + gain) + bias
+
+
+class DeepBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, up: bool) -> None:
+        super().__init__()
+        inner = inputs // 4
+        self.up, self.outputs = up, outputs
+        for k, (a, b, size) in enumerate(
+            ((inputs, inner, 1), (inner, inner, 3), (inner, inner, 3), (inner, outputs, 1))
+        ):
+            setattr(self, f"bn_{k}", DeepNorm(a, 12))
+            conv = nn.Conv2d(a, b, size, padding=size // 2)
+            setattr(self, f"conv_{k}", spectral_norm(conv))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        h = x
+        for k in range(4):
+            h = F.relu(getattr(self, f"bn_{k}")(h, c))
+            if self.up and k == 1:
+                h = F.interpolate(h, scale_factor=2)
+            h = getattr(self, f"conv_{k}")(h)
+        x = x[:, : self.outputs]
+        return h + (F.interpolate(x, scale_factor=2) if self.up else x)
+
+
+class Attention(nn.Module):
+    def __init__(self, c: int, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.names, self.gamma = names, nn.Parameter(torch.zeros(1))
+        for name, (a, b) in zip(
+            names, ((c, c // 8), (c, c // 8), (c, c // 2), (c // 2, c)), strict=True
+        ):
+            setattr(self, name, spectral_norm(nn.Conv2d(a, b, 1, bias=False)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        theta, phi, g, o = (getattr(self, name) for name in self.names)
+        query = theta(x).flatten(2)
+        key, value = (F.max_pool2d(f(x), 2).flatten(2) for f in (phi, g))
+        weights = torch.softmax(query.transpose(1, 2) @ key, -1)
+        return x + self.gamma * o((value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:]))
+
+
+SN = tuple(f"snconv1x1_{name}" for name in ("theta", "phi", "g", "o_conv"))
+
+
+class Deep(nn.Module):
+    """64 px: 16, 16, 8, 4, 2 channels times 8; attention at 16 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.Linear(3, 5, bias=False)
+        self.generator = nn.Module()
+        g = self.generator
+        widths = [128, 128, 64, 32, 16]
+        g.gen_z = spectral_norm(nn.Linear(12, 16 * 128))
+        layers: list[nn.Module] = []
+        for i in range(4):
+            layers.append(DeepBlock(widths[i], widths[i], False))
+            layers.append(DeepBlock(widths[i], widths[i + 1], True))
+            if i == 1:
+                layers.append(Attention(64, SN))
+        g.layers = nn.ModuleList(layers)
+        g.bn = DeepNorm(16, 0)
+        g.conv_to_rgb = spectral_norm(nn.Conv2d(16, 16, 3, padding=1))
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        c = torch.cat([z, self.embeddings(F.one_hot(y, 3).float())], 1)
+        g = self.generator
+        x = g.gen_z(c).view(-1, 4, 4, 128).permute(0, 3, 1, 2)
+        for layer in g.layers:
+            x = layer(x) if isinstance(layer, Attention) else layer(x, c)
+        return torch.tanh(g.conv_to_rgb(F.relu(g.bn(x, c)))[:, :3])
+
+
+def test_biggan_deep_of_hugging_face(place: Path) -> None:
+    network = varied(Deep())
+    torch.save(network.state_dict(), "pytorch_model.bin")
+    ours = imported(file="pytorch_model.bin")
+    z, y = torch.randn(2, 7, generator=random()), torch.tensor([2, 0])
+    close(ours(z, y), network(z, y))
+
+
+class SN0(nn.Module):
+    """BigGAN-PyTorch's spectral norm, around a layer."""
+
+    def __init__(self, kind: type, *sizes: int, **options: Any) -> None:
+        super().__init__()
+        layer = kind(*sizes, **options)
+        self.weight, self.bias = layer.weight, layer.bias
+        self.padding = getattr(layer, "padding", 0)
+        self.register_buffer("u0", torch.zeros(1, len(self.weight)))
+        self.register_buffer("sv0", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        matrix = self.weight.flatten(1)
+        v = F.normalize(self.u0 @ matrix, eps=1e-12)
+        u = F.normalize(v @ matrix.t(), eps=1e-12)
+        weight = self.weight / (v @ matrix.t() @ u.t())[0, 0]
+        if weight.ndim == 2:
+            return F.linear(x, weight, self.bias)
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
+
+
+class Stored(nn.Module):
+    def __init__(self, channels: int, gain: nn.Module | None, bias: nn.Module | None) -> None:
+        super().__init__()
+        self.gain = gain or nn.Parameter(torch.zeros(channels))
+        self.bias = bias or nn.Parameter(torch.zeros(channels))
+        self.register_buffer("stored_mean", torch.zeros(channels))
+        self.register_buffer("stored_var", torch.ones(channels))
+        self.register_buffer("accumulation_counter", torch.zeros(1))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        x = F.batch_norm(x, self.stored_mean, self.stored_var, None, None, False, 0.0, 1e-5)
+        if y is None:
+            return x * self.gain[:, None, None] + self.bias[:, None, None]
+        gain, bias = (f(y)[:, :, None, None] for f in (self.gain, self.bias))
+        return x * (1 + gain) + bias
+
+
+class Block(nn.Module):
+    def __init__(self, c: int, condition: int, classes: int) -> None:
+        super().__init__()
+        for k in (1, 2):
+            gain, bias = (
+                SN0(nn.Linear, condition, c, bias=False) if condition else nn.Embedding(classes, c)
+                for _ in range(2)
+            )
+            setattr(self, f"bn{k}", Stored(c, gain, bias))
+            setattr(self, f"conv{k}", SN0(nn.Conv2d, c, c, 3, padding=1))
+        self.conv_sc = SN0(nn.Conv2d, c, c, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        h = F.interpolate(F.relu(self.bn1(x, y)), scale_factor=2)
+        h = self.conv2(F.relu(self.bn2(self.conv1(h), y)))
+        return h + self.conv_sc(F.interpolate(x, scale_factor=2))
+
+
+class Big(nn.Module):
+    """32 px: four times 8 channels; with a shared embedding hierarchical, and attention."""
+
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        self.hierarchical = shared
+        if shared:
+            self.shared = nn.Embedding(3, 5)
+        self.linear = SN0(nn.Linear, 2 if shared else 8, 16 * 32)
+        blocks: list[nn.Module] = []
+        for i in range(3):
+            block: list[nn.Module] = [Block(32, 7 if shared else 0, 3)]
+            if shared and i == 1:
+                block.append(Attention0(32))
+            blocks.append(nn.ModuleList(block))
+        self.blocks = nn.ModuleList(blocks)
+        self.output_layer = nn.Sequential(
+            Stored(32, None, None), nn.ReLU(), SN0(nn.Conv2d, 32, 3, 3, padding=1)
+        )
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        ys = [labels] * 3
+        if self.hierarchical:
+            z, *parts = z.split(2, 1)
+            ys = [torch.cat([self.shared(labels), part], 1) for part in parts]
+        x = self.linear(z).view(len(z), -1, 4, 4)
+        for y, block in zip(ys, self.blocks, strict=True):
+            x = block[0](x, y)
+            x = block[1](x) if len(block) > 1 else x
+        return torch.tanh(self.output_layer(x))
+
+
+class Attention0(Attention):
+    def __init__(self, c: int) -> None:
+        super().__init__(c, ("theta", "phi", "g", "o"))
+        for name, (a, b) in zip(
+            self.names, ((c, c // 8), (c, c // 8), (c, c // 2), (c // 2, c)), strict=True
+        ):
+            setattr(self, name, SN0(nn.Conv2d, a, b, 1, bias=False))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_biggan_of_biggan_pytorch(place: Path, shared: bool) -> None:
+    network = varied(Big(shared))
+    torch.save(network.state_dict(), "G_ema.pth")
+    ours = imported(file="G_ema.pth")
+    z, y = torch.randn(2, 8, generator=random()), torch.tensor([2, 0])
+    close(ours(z, y), network(z, y))
+
+
+# ---------------------------------------------------------------- R3GAN
+
+
+def r3gan_shapes() -> Holder:
+    widths = {0: 32, 1: 16, 2: 16}
+    shapes: dict[str, tuple[int, ...]] = {"EmbeddingLayer.weight": (4, 3)}
+    buffers: dict[str, Tensor] = {}
+    shapes |= {"MainLayers.0.Layers.0.Basis": (32, 4, 4)}
+    shapes |= {"MainLayers.0.Layers.0.LinearLayer.weight": (32, 10)}
+    for s, width in widths.items():
+        if s and widths[s - 1] != width:
+            shapes[f"MainLayers.{s}.Layers.0.LinearLayer.Layer.weight"] = (
+                width,
+                widths[s - 1],
+                1,
+                1,
+            )
+        if s:
+            buffers[f"MainLayers.{s}.Layers.0.Resampler.Kernel"] = FILTER
+        for i in (1, 2):
+            block = f"MainLayers.{s}.Layers.{i}"
+            shapes |= {
+                f"{block}.LinearLayer1.Layer.weight": (2 * width, width, 1, 1),
+                f"{block}.LinearLayer2.Layer.weight": (2 * width, 16, 3, 3),
+                f"{block}.LinearLayer3.Layer.weight": (width, 2 * width, 1, 1),
+                f"{block}.NonLinearity1.Bias": (2 * width,),
+                f"{block}.NonLinearity2.Bias": (2 * width,),
+            }  # fmt: skip
+    shapes["AggregationLayer.Layer.weight"] = (3, 16, 1, 1)
+    return Holder(shapes, buffers)
+
+
+def r3gan(w: dict[str, Tensor], z: Tensor, y: Tensor) -> Tensor:
+    given = torch.cat([z, F.one_hot(y, 3).float() @ w["EmbeddingLayer.weight"].t()], 1)
+    x = given @ w["MainLayers.0.Layers.0.LinearLayer.weight"].t()
+    x = x[:, :, None, None] * w["MainLayers.0.Layers.0.Basis"]
+    for s in range(3):
+        change = f"MainLayers.{s}.Layers.0.LinearLayer.Layer.weight"
+        x = F.conv2d(x, w[change]) if change in w else x
+        x = resampled(x, 2, (2, 1), 4.0) if s else x
+        for i in (1, 2):
+            block = f"MainLayers.{s}.Layers.{i}"
+            h = F.conv2d(x, w[f"{block}.LinearLayer1.Layer.weight"])
+            h = F.leaky_relu(h + w[f"{block}.NonLinearity1.Bias"][:, None, None], 0.2)
+            weight = w[f"{block}.LinearLayer2.Layer.weight"]
+            h = F.conv2d(h, weight, padding=1, groups=len(weight) // 16)
+            h = F.leaky_relu(h + w[f"{block}.NonLinearity2.Bias"][:, None, None], 0.2)
+            x = x + F.conv2d(h, w[f"{block}.LinearLayer3.Layer.weight"])
+    return F.conv2d(x, w["AggregationLayer.Layer.weight"])
+
+
+def test_r3gan(place: Path) -> None:
+    network = nn.Module()
+    network.Model = varied(r3gan_shapes())
+    with Path("theirs.pkl").open("wb") as file:
+        pickle.dump({"G": nn.Module(), "D": nn.Module(), "G_ema": network, "cur_nimg": 5}, file)
+    ours = imported(file="theirs.pkl")
+    z, y = torch.randn(2, 6, generator=random()), torch.tensor([2, 0])
+    w = {**dict(network.Model.named_parameters()), **dict(network.Model.named_buffers())}
+    close(ours(z, y), r3gan(w, z, y))
+
+
+# ---------------------------------------------------------------- choosing, and errors
+
+
+def test_info(place: Path, capsys: Any) -> None:
+    torch.save(
+        {"netD": {"0.weight": torch.zeros(8, 3, 4, 4)}, "netG": tutorial().state_dict()}, "x.pth"
+    )
+    assert main(["import", "x.pth", "--info"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("a torch zip archive\nnetG: DCGAN, a stack of transposed convolutions\n")
+    assert "netD: no known format\n  1 tensors, 384 values\n  0.weight [8, 3, 4, 4]" in out
+    assert main(["import", "x.pth", "--info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [network["place"] for network in found["networks"]] == ["netG", "netD"]
+    assert list(place.iterdir()) == [place / "x.pth"]
+
+
+def test_which_network(place: Path, capsys: Any) -> None:
+    first, second = varied(tutorial()), varied(tutorial(), 0.1)
+    torch.save({"netG": first.state_dict(), "netG_ema": second.state_dict()}, "theirs.pth")
+    z = torch.randn(1, 20, generator=random())
+    close(imported()(z), second(z[:, :, None, None]))  # the average, unless asked for
+    close(imported("--network", "netG")(z), first(z[:, :, None, None]))
+    assert main(["import", "theirs.pth", "-o", "x.safetensors", "--network", "netX"]) == 1
+    assert "at 'netX'. There is: 'netG_ema', 'netG'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 8, 4), nn.Conv2d(8, 1, 4)), "like a discriminator alone"),
+        (nn.Linear(3, 4), "no known format. Its tensors begin with weight [4, 3], bias [4]"),
+        ({"epoch": 3}, "with no named tensors in it"),
+        (print, "Nothing of it was run"),
+    ],
+)
+def test_what_cannot_be_imported(place: Path, capsys: Any, content: Any, text: str) -> None:
+    content = content.state_dict() if isinstance(content, nn.Module) else content
+    torch.save(content, "theirs.pth")
+    assert main(["import", "theirs.pth", "-o", "ours.safetensors"]) == 1
+    err = capsys.readouterr().err
+    assert text in err
+    assert "Traceback" not in err
+    assert not Path("ours.safetensors").exists()
+    if "no known format" in err:
+        assert all(name in err for name in FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "give either -o OUT.safetensors, or --info"),
+        (["-o", "x.pth"], "-o x.pth: takes the name of a .safetensors file"),
+        (["--info", "-o", "x.safetensors"], "give either -o"),
+    ],
+)
+def test_a_wrong_call(place: Path, capsys: Any, words: list[str], text: str) -> None:
+    assert main(["import", "theirs.pth", *words]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_damaged_names(place: Path, capsys: Any) -> None:
+    """Tensors of a format's names, in shapes that cannot be."""
+    state = rosinality_shapes().state_dict()
+    state["convs.3.conv.weight"] = torch.zeros(3)
+    torch.save({"g_ema": state}, "theirs.pth")
+    assert main(["import", "theirs.pth", "-o", "ours.safetensors"]) == 1
+    assert "no known format" in capsys.readouterr().err

@@ -2,71 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from . import images, latents
-from .checkpoint import Model
+from .checkpoint import Model, Running
 from .errors import CheckpointError
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
+from .networks.modulation import Noise
+from .networks.stylegan2 import StyleGAN2GeneratorNetwork
 
 # Latents are run in batches of exactly this many: kernels, and with them the last bits of a result,
 # depend on the batch size, and an image must not depend on what else is in its batch.
 BATCH = 8
 
 
-def sample(model: Model, seed: int, count: int) -> Latents:
+def sample(model: Model, seed: int, count: int, truncation: float = 0.0) -> Latents:
     """Latents for ``model``: see :func:`latents.sample`.
 
     Raises:
         CheckpointError: it is no generator of images from latents."""
-    architecture = _generator(model)
-    return latents.sample(count, architecture.z_dim, seed, architecture.classes)
+    architecture = generator_of(model)
+    return latents.sample(count, architecture.z_dim, seed, architecture.classes, truncation)
 
 
-def generate(host: Host, model: Model, latent: Latents) -> Tensor:
+def label(model: Model, latent: Latents, text: str, every: bool) -> Latents:
+    """Latents z of the classes that ``text`` lists: see :func:`latents.classes_of` and
+    :func:`latents.labelled`.
+
+    Raises:
+        CheckpointError: the model has no classes, or the latents are w.
+        DataError: it has no such class."""
+    architecture = generator_of(model)
+    if not architecture.classes:
+        raise CheckpointError(f"{model.name} is unconditional: it takes no class labels")
+    if latent.w is not None:
+        raise CheckpointError(
+            "these latents are w, in which the class is settled: set it before Truncate, Mix "
+            "Styles and Edit Latents"
+        )
+    names = model.card.class_names
+    numbers = latents.classes_of(text, names, architecture.classes)
+    return latents.labelled(latent, numbers, every)
+
+
+def generate(host: Host, model: Model, latent: Latents, noise: Noise = "constant") -> Tensor:
     """IMAGE ``[b h w c]`` of a batch of latents; grey generators give three equal channels.
+
+    Args:
+        noise: what a generator with styles adds to its layers: see ``modulation.Noise``. Random
+            noise of image i is always the same.
 
     Raises:
         CheckpointError: ``model`` is no generator, or the latents are of another one."""
-    architecture = _generator(model)
-    wanted, found = architecture.z_dim, latent.z.shape[1]
-    if wanted != found:
-        raise CheckpointError(
-            f"{model.name} takes latents of length {wanted}, these have {found}: draw them with "
-            "Sample Noise from the same model"
-        )
-    if architecture.classes and latent.labels is None:
-        raise CheckpointError(
-            f"{model.name} is conditional, these latents have no class labels: draw them with "
-            "Sample Noise from the same model"
-        )
+    check(model, latent)
+    count = latent.count
     parts: list[Tensor] = []
     with host.running(model) as running:
-        for z, labels in _batches(latent, running.device):
-            parts.append(images.from_network(running.network(z, labels)))
-            host.progress(min(len(parts) * BATCH, len(latent.z)), len(latent.z))
-    result = torch.cat(parts)[: len(latent.z)]
+        for start in range(0, count, BATCH):
+            drawn = _drawn(running, _batch(latent, start, running.device), noise, start)
+            parts.append(images.from_network(drawn))
+            host.progress(min(start + BATCH, count), count)
+    result = torch.cat(parts)[:count]
     return result.expand(-1, -1, -1, 3) if result.shape[3] == 1 else result
 
 
-def _batches(latent: Latents, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of exactly ``BATCH``, the last one filled up with zeros."""
-    for start in range(0, len(latent.z), BATCH):
-        z = latent.z[start : start + BATCH]
-        missing = BATCH - len(z)
-        labels = None
-        if latent.labels is not None:
-            labels = F.pad(latent.labels[start : start + BATCH], (0, missing)).to(device)
-        yield F.pad(z, (0, 0, 0, missing)).to(device), labels
+def check(model: Model, latent: Latents) -> None:
+    """Whether the latents are of the model.
+
+    Raises:
+        CheckpointError: they are not; or it is no generator of images from latents."""
+    architecture = generator_of(model)
+    again = "draw them with Sample Noise from the same model"
+    if latent.w is not None:
+        wanted = (getattr(architecture, "layers", 0), getattr(architecture, "w_dim", 0))
+        if not architecture.styled:
+            raise CheckpointError(f"{model.name} has no styles, these latents are w: {again}")
+        if wanted != tuple(latent.w.shape[1:]):
+            found = "x".join(map(str, latent.w.shape[1:]))
+            raise CheckpointError(
+                f"{model.name} takes w of {wanted[0]}x{wanted[1]} values, these have {found}: "
+                + again
+            )
+        return
+    wanted, found = architecture.z_dim, latent.values.shape[1]
+    if wanted != found:
+        raise CheckpointError(
+            f"{model.name} takes latents of length {wanted}, these have {found}: {again}"
+        )
+    if architecture.classes and latent.labels is None:
+        raise CheckpointError(
+            f"{model.name} is conditional, these latents have no class labels: {again}"
+        )
 
 
-def _generator(model: Model) -> GeneratorArchitecture:
+def generator_of(model: Model) -> GeneratorArchitecture:
+    """The model's architecture.
+
+    Raises:
+        CheckpointError: it is no generator of images from latents."""
     architecture = model.architecture
     if not isinstance(architecture, GeneratorArchitecture):
         kind = model.card.architecture["kind"]
@@ -74,3 +111,30 @@ def _generator(model: Model) -> GeneratorArchitecture:
             f"{model.name} holds a {kind}, which does not generate images from latents"
         )
     return architecture
+
+
+def _batch(latent: Latents, start: int, device: torch.device) -> Latents:
+    """Exactly ``BATCH`` from ``start`` on, filled up with zeros."""
+    part = latent.part(slice(start, start + BATCH))
+    missing = BATCH - part.count
+    values = torch.cat([part.values, part.values.new_zeros(missing, *part.values.shape[1:])])
+    labels = None if part.labels is None else F.pad(part.labels, (0, missing)).to(device)
+    return part.with_values(values.to(device), labels)
+
+
+def _drawn(running: Running, latent: Latents, noise: Noise, start: int) -> Tensor:
+    network = running.network
+    if not isinstance(network, StyleGAN2GeneratorNetwork):
+        return network(latent.z, latent.labels)
+    w = network.w_plus(latent.values, latent.labels) if latent.w is None else latent.w
+    return network.synthesis(w, noise, _PerImage(start))
+
+
+class _PerImage:
+    """Noise that depends on an image's number alone."""
+
+    def __init__(self, start: int) -> None:
+        self.randoms = [torch.Generator().manual_seed(start + i) for i in range(BATCH)]
+
+    def normal(self, count: int, /, *shape: int) -> Tensor:
+        return torch.stack([torch.randn(shape, generator=r) for r in self.randoms[:count]])

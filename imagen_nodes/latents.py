@@ -1,30 +1,165 @@
-"""Latents: what generators turn into images, as links carry it."""
+"""Latents: what generators turn into images, as links carry it, and what is done with them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import DataError
+
+Way = Literal["linear", "spherical"]
+
 
 @dataclass(frozen=True)
 class Latents:
-    """``z [b z_dim]`` float32 on the CPU, and ``labels [b]`` int64 or None."""
+    """``z [b z_dim]``, or ``w [b layers w_dim]`` of a generator that has styles, float32 on the
+    CPU; and ``labels [b]`` int64 or None, which z needs where there are classes."""
 
-    z: Tensor
+    z: Tensor | None
     labels: Tensor | None = None
+    w: Tensor | None = None
+
+    @property
+    def values(self) -> Tensor:
+        """w where there is one, else z."""
+        found = self.z if self.w is None else self.w
+        assert found is not None
+        return found
+
+    @property
+    def count(self) -> int:
+        return len(self.values)
+
+    def with_values(self, values: Tensor, labels: Tensor | None) -> Latents:
+        """Others of the same kind."""
+        return Latents(values, labels) if self.w is None else Latents(None, labels, values)
+
+    def part(self, which: Tensor | slice) -> Latents:
+        """Some of them, by an index or a slice."""
+        labels = None if self.labels is None else self.labels[which]
+        return self.with_values(self.values[which], labels)
+
+    def with_labels(self, labels: Tensor) -> Latents:
+        """The same of other classes."""
+        return replace(self, labels=labels)
 
 
-def sample(count: int, z_dim: int, seed: int, classes: int = 0) -> Latents:
+def sample(count: int, z_dim: int, seed: int, classes: int = 0, truncation: float = 0.0) -> Latents:
     """Draw ``count`` latents z ~ N(0, I); number i depends on ``seed + i`` alone.
 
     They are those of the StyleGAN tools' ``--seeds``: ``RandomState(seed).randn(1, z_dim)``. Seeds
-    go round at 2^32. With ``classes``, number i is of class ``(seed + i) mod classes``.
+    go round at 2^32. With ``classes``, number i is of class ``(seed + i) mod classes``. With
+    ``truncation`` t, values beyond -t..t are drawn again from the same seed until they are within:
+    Brock et al., "Large Scale GAN Training", 2019, section 3.1.
     """
     seeds = [(seed + i) % 2**32 for i in range(count)]
-    rows = [np.random.RandomState(s).randn(1, z_dim) for s in seeds]
+    rows = [_drawn(np.random.RandomState(s), z_dim, truncation) for s in seeds]
     z = torch.from_numpy(np.concatenate(rows)).float()
     labels = torch.tensor([s % classes for s in seeds]) if classes else None
     return Latents(z, labels)
+
+
+def _drawn(random: np.random.RandomState, z_dim: int, truncation: float) -> np.ndarray:
+    row = random.randn(1, z_dim)
+    while truncation and (beyond := np.abs(row) > truncation).any():
+        row[beyond] = random.randn(int(beyond.sum()))
+    return row
+
+
+def interpolate(latents: Latents, frames: int, way: Way, loop: bool) -> Latents:
+    """``frames`` latents from each to the next, the first of each pair included, and the last at
+    the end; with ``loop``, from the last back to the first, which is not repeated. Classes change
+    halfway.
+
+    ``spherical`` goes along the great circle between two directions, and between their lengths
+    (Shoemake, "Animating Rotation with Quaternion Curves", 1985; for z, which lies near a sphere);
+    ``linear`` is for w.
+
+    Raises:
+        DataError: there are fewer than two."""
+    count = latents.count
+    if count < 2:
+        raise DataError("one latent: interpolation needs two or more. Raise Sample Noise's count")
+    ends = [*range(1, count), *[0] * loop]
+    share = torch.arange(frames) / frames
+    values: list[Tensor] = []
+    labels: list[Tensor] = []
+    for start, end in zip(range(len(ends)), ends, strict=True):
+        a, b = latents.values[start], latents.values[end]
+        values.append(_slerp(a, b, share) if way == "spherical" else _lerp(a, b, share))
+        if latents.labels is not None:
+            labels.append(torch.where(share < 0.5, latents.labels[start], latents.labels[end]))
+    if not loop:
+        values.append(latents.values[-1:])
+        labels += [] if latents.labels is None else [latents.labels[-1:]]
+    return latents.with_values(torch.cat(values), torch.cat(labels) if labels else None)
+
+
+def _lerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    return torch.lerp(a[None], b[None], share.view(-1, *[1] * a.ndim))
+
+
+def _slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Along the last axis."""
+    lengths = [x.norm(dim=-1, keepdim=True).clamp(min=1e-12) for x in (a, b)]
+    u, v = a / lengths[0], b / lengths[1]
+    angle = (u * v).sum(-1, keepdim=True).clamp(-1, 1).acos()
+    t = share.view(-1, *[1] * a.ndim)
+    near = angle < 1e-4
+    safe = torch.where(near, torch.ones_like(angle), angle)
+    sine = safe.sin()
+    # Opposite directions have no one circle between them; they are met with probability 0.
+    sine = torch.where(sine.abs() < 1e-6, torch.full_like(sine, 1e-6), sine)
+    direction = ((1 - t) * safe).sin() / sine * u + (t * safe).sin() / sine * v
+    direction = torch.where(near, torch.lerp(u[None], v[None], t), direction)
+    return direction * torch.lerp(lengths[0][None], lengths[1][None], t)
+
+
+def classes_of(text: str, names: tuple[str, ...], classes: int) -> list[int]:
+    """The class numbers that ``text`` lists: names or numbers, ranges of numbers (``3-7``), with
+    commas between; ``all``.
+
+    Raises:
+        DataError: one is not there; the message lists what there is."""
+    known = {name.lower(): number for number, name in enumerate(names)}
+    found: list[int] = []
+    for part in (part.strip() for part in text.split(",")):
+        if not part:
+            continue
+        low, dash, high = (piece.strip() for piece in part.partition("-"))
+        if part.lower() == "all":
+            found += range(classes)
+        elif part.lower() in known:
+            found.append(known[part.lower()])
+        elif low.isdecimal() and (not dash or high.isdecimal()):
+            found += range(int(low), int(high if dash else low) + 1)
+        else:
+            raise DataError(f"no class {part!r}. {_known(names, classes)}")
+    beyond = [number for number in found if not 0 <= number < classes]
+    if beyond:
+        raise DataError(f"no class {beyond[0]}. {_known(names, classes)}")
+    if not found:
+        raise DataError(f"no class given. {_known(names, classes)}")
+    return found
+
+
+def _known(names: tuple[str, ...], classes: int) -> str:
+    shown = ", ".join(f"{i} {name}" for i, name in enumerate(names[:20]))
+    more = f", ... to {classes - 1}" if classes > 20 else ""
+    return f"There are {classes}: {shown}{more}" if shown else f"There are 0 to {classes - 1}"
+
+
+def labelled(latents: Latents, numbers: list[int], every: bool) -> Latents:
+    """Of those classes in turns; or with ``every`` each latent once of each class, one class after
+    another for each latent."""
+    wanted = torch.tensor(numbers)
+    if every:
+        index = torch.arange(latents.count).repeat_interleave(len(numbers))
+        return latents.part(index).with_labels(wanted.repeat(latents.count))
+    turns = wanted.repeat(math.ceil(latents.count / len(numbers)))
+    return latents.with_labels(turns[: latents.count])

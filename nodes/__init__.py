@@ -5,12 +5,19 @@ from imagen_nodes.graph.node import Node
 from .checkpoints import LoadCheckpoint
 from .denoise import Denoise
 from .generate import Generate, ImageGrid
-from .latents import SampleNoise
+from .latents import ClassLabels, InterpolateLatents, SampleNoise
+from .styles import EditLatents, FindDirections, MixStyles, Truncate
 from .super_resolve import SuperResolve
 
 NODES: tuple[type[Node], ...] = (
     LoadCheckpoint,
     SampleNoise,
+    ClassLabels,
+    InterpolateLatents,
+    Truncate,
+    MixStyles,
+    FindDirections,
+    EditLatents,
     Generate,
     ImageGrid,
     SuperResolve,

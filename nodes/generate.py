@@ -1,12 +1,12 @@
 """Latents to images, and images to a sheet."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from imagen_nodes.graph.host import Host
 from imagen_nodes.graph.node import Node
-from imagen_nodes.graph.sockets import Image, Latent, Model
+from imagen_nodes.graph.sockets import Added, Image, Latent, Model
 
 
 class Images(NamedTuple):
@@ -28,11 +28,14 @@ class Generate(Node):
     """Generator."""
     latent: Latent
     """Latents, drawn for this generator."""
+    noise: Annotated[Literal["constant", "random", "none"], Added()] = "constant"
+    """What a generator with styles adds for fine detail: the same for all images; other noise for
+    each image of the batch, always the same for its number; nothing."""
 
     def run(self, host: Host) -> Images:
         from imagen_nodes import generation
 
-        return Images(generation.generate(host, self.model, self.latent))
+        return Images(generation.generate(host, self.model, self.latent, self.noise))
 
 
 class ImageGrid(Node):

@@ -1,12 +1,12 @@
 """Drawing and changing latents."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from imagen_nodes.graph.host import Host
 from imagen_nodes.graph.node import Node
-from imagen_nodes.graph.sockets import Latent, Model, Seed
+from imagen_nodes.graph.sockets import Added, Latent, Model, Seed, Widget
 
 
 class Sampled(NamedTuple):
@@ -19,7 +19,7 @@ class SampleNoise(Node):
     A seed means the same latent as in the StyleGAN tools. Image i of the batch is that of
     seed + i, whatever the batch size: to see more of a series, raise the count; to draw one image
     of it again, use its own seed with a count of 1. For a generator with classes, the classes take
-    turns.
+    turns; Class Labels sets others.
     """
 
     id = "ImagenSampleNoise"
@@ -32,8 +32,64 @@ class SampleNoise(Node):
     """Of the first image; image i depends on seed + i alone."""
     count: Annotated[int, Field(ge=1, le=4096)] = 1
     """Number of latents."""
+    truncation: Annotated[float, Field(ge=0, le=10), Widget(step=0.05), Added()] = 0.0
+    """Values beyond this are drawn again: likelier images, less varied; BigGAN: 0.5 to 1; 0: none.
+    For generators with styles, use Truncate instead."""
 
     def run(self, host: Host) -> Sampled:
         from imagen_nodes import generation
 
-        return Sampled(generation.sample(self.model, self.seed, self.count))
+        return Sampled(generation.sample(self.model, self.seed, self.count, self.truncation))
+
+
+class ClassLabels(Node):
+    """Say which classes latents are to be drawn as.
+
+    Latents keep their z, so the same seed can be seen as a cat, a ship and a truck.
+    """
+
+    id = "ImagenClassLabels"
+    title = "Class Labels"
+    category = "Imagen/latents"
+
+    model: Model
+    """Generator with classes."""
+    latent: Latent
+    """Latents z."""
+    classes: str = "all"
+    """Names or numbers with commas between, ranges of numbers (3-7), or all."""
+    arrange: Literal["in turns", "every"] = "in turns"
+    """in turns: the first latent of the first class, the second of the second, ...; every: each
+    latent of each class, a row of a sheet for each latent."""
+
+    def run(self, host: Host) -> Sampled:
+        from imagen_nodes import generation
+
+        return Sampled(
+            generation.label(self.model, self.latent, self.classes, self.arrange == "every")
+        )
+
+
+class InterpolateLatents(Node):
+    """Go from each latent to the next in equal steps, for a walk or a morph.
+
+    With Save Animated WEBP the images make a film.
+    """
+
+    id = "ImagenInterpolateLatents"
+    title = "Interpolate Latents"
+    category = "Imagen/latents"
+
+    latent: Latent
+    """Two latents or more."""
+    frames: Annotated[int, Field(ge=1, le=1000)] = 24
+    """Steps from each latent to the next."""
+    way: Literal["spherical", "linear"] = "spherical"
+    """spherical for z, which lies near a sphere; linear for w."""
+    loop: bool = True
+    """Go back from the last to the first, so that a film can be repeated."""
+
+    def run(self, host: Host) -> Sampled:
+        from imagen_nodes import latents
+
+        return Sampled(latents.interpolate(self.latent, self.frames, self.way, self.loop))

@@ -253,7 +253,7 @@ def _drawn(
     device: torch.device,
 ) -> Tensor:
     drawn = [latents.sample(1, architecture.z_dim, s, architecture.classes) for s in seeds]
-    z = torch.cat([latent.z for latent in drawn]).to(device)
+    z = torch.cat([latent.values for latent in drawn]).to(device)
     labels = [latent.labels for latent in drawn if latent.labels is not None]
     with exactly(device):
         images = network(z, torch.cat(labels).to(device) if labels else None)

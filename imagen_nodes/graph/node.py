@@ -41,7 +41,7 @@ from pydantic.fields import FieldInfo
 
 from ..spec import Spec, problems
 from .host import Host
-from .sockets import UI, Choices, Socket, Widget
+from .sockets import UI, Added, Choices, Socket, Widget
 
 SCALARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "STRING", bool: "BOOLEAN"}
 
@@ -224,9 +224,12 @@ def _input(name: str, info: FieldInfo) -> Input:
     type_, options, kind = SCALARS.get(annotation, ""), (), ""
     if get_origin(annotation) is Literal:
         type_, options = "COMBO", get_args(annotation)
+    required = info.is_required() or info.default is not None
     for item in metadata:
         if isinstance(item, Socket):
             type_ = item.type
+        elif isinstance(item, Added):
+            required = False
         elif isinstance(item, Choices):
             type_, kind = "COMBO", item.kind
         elif isinstance(item, Widget):
@@ -235,7 +238,6 @@ def _input(name: str, info: FieldInfo) -> Input:
             limits = {"min": getattr(item, "ge", None), "max": getattr(item, "le", None)}
             widget |= {key: limit for key, limit in limits.items() if limit is not None}
     assert type_, f"input {name} has no socket type"
-    required = info.is_required() or info.default is not None
     return Input(name, type_, required, options, kind, widget)
 
 

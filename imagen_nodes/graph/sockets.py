@@ -47,6 +47,12 @@ class Widget:
     advanced: bool | None = None
 
 
+@dataclass(frozen=True)
+class Added:
+    """Of an input that a node got when there were workflows with it in the world: they stay valid,
+    with its default."""
+
+
 def _is_tensor(axes: int) -> AfterValidator:
     """Links from other packs carry what they like: check at the door."""
 
@@ -62,7 +68,10 @@ IMAGE = Socket("IMAGE", "images, float32 [b h w c] in 0..1")
 MASK = Socket("MASK", "masks, float32 [b h w] in 0..1; 1 = fill this in")
 MODEL = Socket("IMAGEN_MODEL", "a network with its card")
 UPSCALE = Socket("UPSCALE_MODEL", "a network that enlarges, as spandrel hands it out")
-LATENT = Socket("IMAGEN_LATENT", "latent vectors z [b z_dim], with class labels or none")
+LATENT = Socket(
+    "IMAGEN_LATENT", "latents z [b z_dim] or w [b layers w_dim], with class labels or none"
+)
+DIRECTIONS = Socket("IMAGEN_DIRECTIONS", "directions of w or z, [n d], each of length 1")
 ANY = Socket("*", "anything")
 UI = Socket("UI", "what the page shows; not an output")
 
@@ -73,6 +82,7 @@ if TYPE_CHECKING:
     Mask = Tensor
     Model = ModelHandle
     Latent = Latents
+    Directions = Tensor
     UpscaleModel = ImageModelDescriptor[nn.Module]
     ImageList = list[Tensor]
     Anything = Any
@@ -82,6 +92,7 @@ else:
     Mask = Annotated[Any, MASK, _is_tensor(3)]
     Model = Annotated[Any, MODEL]
     Latent = Annotated[Any, LATENT]
+    Directions = Annotated[Any, DIRECTIONS, _is_tensor(2)]
     UpscaleModel = Annotated[Any, UPSCALE]
     ImageList = Annotated[Any, Socket("IMAGE", IMAGE.meaning, is_list=True)]
     Anything = Annotated[Any, ANY]

@@ -1,0 +1,171 @@
+"""Latents: drawn, labelled, walked along."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from imagen_nodes import checkpoint, generation, latents
+from imagen_nodes.errors import CheckpointError, DataError
+from imagen_nodes.folders import shipped
+from imagen_nodes.latents import Latents
+from imagen_nodes.networks.dcgan import DCGANGenerator
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer")
+
+
+def drawn(count=3, seed=0, **options):
+    return latents.sample(count, 16, seed, **options)
+
+
+def test_truncated_values_are_drawn_again_and_the_others_stay():
+    plain, near = drawn(50), drawn(50, truncation=0.7)
+    assert near.z.abs().max() <= 0.7
+    within = plain.z.abs() <= 0.7
+    assert torch.equal(plain.z[within], near.z[within])
+    assert not torch.equal(plain.z[~within], near.z[~within])
+    # Number i depends on its seed alone.
+    assert torch.equal(drawn(1, 49, truncation=0.7).z, near.z[49:])
+    # The distribution is that of a truncated normal: its variance in closed form.
+    many = latents.sample(200, 200, 7, truncation=1.0).z
+    phi, mass = math.exp(-0.5) / math.sqrt(2 * math.pi), math.erf(1 / math.sqrt(2))
+    assert float(many.var()) == pytest.approx(1 - 2 * phi / mass, rel=0.02)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("way", ["linear", "spherical"])
+def test_a_walk_meets_its_latents(way, loop):
+    given = drawn(3)
+    walk = latents.interpolate(given, 5, way, loop)
+    assert walk.count == (15 if loop else 11)
+    torch.testing.assert_close(walk.z[0:11:5][: 3 if not loop else 2], given.z[: 3 - loop])
+    torch.testing.assert_close(walk.z[10], given.z[2])
+    middle = walk.z[1:5]
+    assert (middle - given.z[0]).norm(dim=1).diff().gt(0).all()
+
+
+def test_linear_and_spherical_by_hand():
+    a, b = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 5.0])
+    given = Latents(torch.stack([a, b]))
+    half = latents.interpolate(given, 2, "linear", False).z[1]
+    torch.testing.assert_close(half, torch.tensor([1.5, 2.5]))
+    half = latents.interpolate(given, 2, "spherical", False).z[1]
+    torch.testing.assert_close(half, torch.full((2,), 4 / math.sqrt(2)))  # 45 degrees, length 4
+    third = latents.interpolate(given, 3, "spherical", False).z[1]
+    angle = math.atan2(third[1], third[0])
+    assert angle == pytest.approx(math.pi / 6)
+    assert float(third.norm()) == pytest.approx(3 + 2 / 3)
+
+
+@pytest.mark.parametrize("other", [[3.0, 0.0], [-3.0, 0.0], [0.0, 0.0]])
+def test_directions_without_an_angle(other):
+    """The same, opposite, or none at all."""
+    given = Latents(torch.tensor([[3.0, 0.0], other]))
+    walk = latents.interpolate(given, 4, "spherical", True)
+    assert walk.z.isfinite().all()
+
+
+def test_classes_change_halfway_and_w_is_walked_along():
+    given = drawn(2, classes=5)
+    walk = latents.interpolate(given, 4, "spherical", False)
+    assert walk.labels.tolist() == [0, 0, 1, 1, 1]
+    w = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    walk = latents.interpolate(Latents(None, None, w), 2, "linear", False)
+    assert walk.z is None
+    torch.testing.assert_close(walk.w[1], w.mean(0))
+
+
+def test_one_latent_is_no_walk():
+    with pytest.raises(DataError, match="interpolation needs two or more"):
+        latents.interpolate(drawn(1), 4, "linear", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("cat", [3]),
+        (" Cat , bird,", [3, 2]),
+        ("0, 3-4", [0, 3, 4]),
+        ("all", [0, 1, 2, 3, 4]),
+        ("deer, all", [4, 0, 1, 2, 3, 4]),
+    ],
+)
+def test_classes_by_name_and_number(text, found):
+    assert latents.classes_of(text, CLASSES, 5) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dog", "no class 'dog'. There are 5: 0 airplane, 1 automobile, 2 bird, 3 cat, 4 deer"),
+        ("5", "no class 5. There are 5: 0 airplane"),
+        ("3-9", "no class 5. "),
+        ("3-x", "no class '3-x'. "),
+        ("", "no class given. "),
+        ("4-3", "no class given. "),
+    ],
+)
+def test_unknown_classes(text, message):
+    with pytest.raises(DataError) as info:
+        latents.classes_of(text, CLASSES, 5)
+    assert str(info.value).startswith(message)
+    with pytest.raises(DataError, match="There are 0 to 4"):
+        latents.classes_of("9", (), 5)
+
+
+def test_labels_in_turns_and_every():
+    given = drawn(3, classes=5)
+    turns = latents.labelled(given, [4, 2], every=False)
+    assert turns.labels.tolist() == [4, 2, 4]
+    assert torch.equal(turns.z, given.z)
+    every = latents.labelled(given, [4, 2], every=True)
+    assert every.labels.tolist() == [4, 2] * 3
+    assert torch.equal(every.z, given.z.repeat_interleave(2, 0))
+
+
+def test_a_sheet_of_classes_from_the_weights_that_ship(runner):
+    """One latent as ship and as horse: other images, each that of its own label."""
+    model = checkpoint.load(shipped("weights") / "cgan-cifar10.safetensors")
+    workflow = {
+        "model": {
+            "class_type": "ImagenLoadCheckpoint",
+            "inputs": {"name": "cgan-cifar10.safetensors"},
+        },
+        "noise": {
+            "class_type": "ImagenSampleNoise",
+            "inputs": {"model": ["model", 0], "seed": 5, "count": 2},
+        },
+        "labels": {
+            "class_type": "ImagenClassLabels",
+            "inputs": {"model": ["model", 0], "latent": ["noise", 0], "classes": "ship, horse",
+                       "arrange": "every"},
+        },
+        "images": {
+            "class_type": "ImagenGenerate",
+            "inputs": {"model": ["model", 0], "latent": ["labels", 0], "noise": "constant"},
+        },
+        "save": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["images", 0], "filename_prefix": "x"},
+        },
+    }  # fmt: skip
+    image = runner.run(workflow)["images"]["image"]
+    assert image.shape == (4, 32, 32, 3)
+    z = torch.from_numpy(np.random.RandomState(5).randn(1, 100)).float()
+    with torch.inference_mode():
+        wanted = model.network(z.repeat(2, 1), torch.tensor([8, 7]))
+    torch.testing.assert_close(image[:2].movedim(3, 1), (wanted + 1) / 2, atol=1e-5, rtol=0)
+
+
+def test_labels_where_there_are_none():
+    def model(classes):
+        architecture = DCGANGenerator(resolution=16, width=8, classes=classes)
+        card = checkpoint.Card(title="x", architecture=architecture.model_dump(), task="generate")
+        return checkpoint.Model("x.safetensors", card, architecture, architecture.build())
+
+    with pytest.raises(CheckpointError, match="is unconditional: it takes no class labels"):
+        generation.label(model(0), drawn(), "1", False)
+    w = Latents(None, None, torch.zeros(1, 6, 8))
+    with pytest.raises(CheckpointError, match="in which the class is settled"):
+        generation.label(model(3), w, "1", False)

@@ -274,3 +274,56 @@ def test_a_bad_picture_fails_its_node(runner, tmp_path):
 def test_an_empty_batch_is_not_saved(host):
     with pytest.raises(ValueError, match="the batch is empty"):
         save(host, images=torch.zeros(0, 2, 2, 3))
+
+
+def animated(**inputs):
+    usual = {"filename_prefix": "film/x", "fps": 8.0, "lossless": True, "quality": 80}
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["2", 0]}},
+        "9": {
+            "class_type": "SaveAnimatedWEBP",
+            "inputs": {"images": ["3", 0], "method": "fastest", **usual, **inputs},
+        },
+    }
+
+
+def test_an_animation_has_the_frames_and_the_workflow(runner, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "input" / "a.png")
+    for number, fps in ((1, 9.0), (2, 8.0)):
+        (file,) = runner.run(animated(fps=fps))["9"].files
+        assert file == tmp_path / "output" / "film" / f"x_{number:05}_.webp"
+    with Image.open(file) as film:
+        assert film.n_frames == 2
+        frames = []
+        for i in range(2):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("RGB")).astype(int))
+            assert film.info["duration"] == 125
+        assert film.info["loop"] == 0
+        exif = film.getexif()
+    assert np.abs(frames[0] - pixels).max() <= 1  # truncation
+    assert np.abs(frames[1] - (255 - pixels.astype(int))).max() <= 1
+    assert json.loads(exif[0x0110].removeprefix("prompt:"))["9"]["class_type"] == "SaveAnimatedWEBP"
+
+
+def test_an_animation_carries_the_pages_workflow_too(tmp_path):
+    metadata = {"prompt": {}, "workflow": {"nodes": []}, "more": 1}
+    host = LocalHost(output=tmp_path, metadata=metadata)
+    TYPES["SaveAnimatedWEBP"].run(host, {"images": torch.zeros(1, 4, 4, 3)})
+    with Image.open(tmp_path / "ComfyUI_00001_.webp") as film:
+        exif = film.getexif()
+    assert exif[0x010F] == 'workflow:{"nodes": []}'
+    assert exif[0x010E] == "more:1"
+
+
+def test_an_animation_that_loses_a_little_is_smaller(runner, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "input" / "a.png")
+    sizes = [
+        runner.run(animated(lossless=lossless, quality=30))["9"].files[0].stat().st_size
+        for lossless in (True, False)
+    ]
+    assert sizes[1] < sizes[0] / 2

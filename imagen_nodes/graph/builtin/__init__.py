@@ -15,7 +15,7 @@ from .editing import (
     ImageScale,
     ImageScaleBy,
 )
-from .files import LoadImage, LoadImageMask, PreviewImage, SaveImage
+from .files import LoadImage, LoadImageMask, PreviewImage, SaveAnimatedWEBP, SaveImage
 from .images import (
     EmptyImage,
     GetImageSize,
@@ -49,6 +49,7 @@ BUILTIN: tuple[type[Node], ...] = (
     LoadImage,
     LoadImageMask,
     SaveImage,
+    SaveAnimatedWEBP,
     PreviewImage,
     EmptyImage,
     ImageScale,

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+from pydantic import Field
+
 from ...errors import DataError, StorageError, UsageError
 from ...files import write_atomically
 from ...folders import inside
@@ -21,6 +23,10 @@ from .ports import ImageAndMask, OneMask
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
     from torch import Tensor
+
+# Source: the Exif standard; libwebp's effort for ComfyUI's words.
+EXIF_MAKE, EXIF_MODEL = 0x010F, 0x0110
+WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 
 FileName = Annotated[str, Choices("images"), Widget(image_upload=True)]
 
@@ -135,6 +141,66 @@ class PreviewImage(Node):
     def run(self, host: Folders) -> ImagesShown:
         prefix = "ComfyUI" + host.preview_suffix
         return ImagesShown(self.images, saved(self.images, prefix, host, "temp", 1))
+
+
+class SaveAnimatedWEBP(Node):
+    """Save a batch as one animated WebP that carries the workflow, its images as frames."""
+
+    id = "SaveAnimatedWEBP"
+    title = "Save Animated WEBP"
+    category = "image/animation"
+    is_output = True
+
+    images: Image
+    """Frames."""
+    filename_prefix: str = "ComfyUI"
+    """Start of the file name: see SaveImage."""
+    fps: Annotated[float, Field(ge=0.01, le=1000), Widget(step=0.01)] = 6.0
+    """Frames a second."""
+    lossless: bool = True
+    """Keep every pixel as it is; else as ``quality`` says."""
+    quality: Annotated[int, Field(ge=0, le=100)] = 80
+    """0 small files to 100 good ones."""
+    method: Literal["default", "fastest", "slowest"] = "default"
+    """Time to spend on a small file."""
+
+    def run(self, host: Folders) -> ImagesShown:
+        from ...images import to_pictures
+
+        if not len(self.images):
+            raise ValueError("images: the batch is empty, there is nothing to save")
+        prefix = _filled_in(self.filename_prefix, self.images)
+        folder, subfolder, name = _target(host.save_folder("output"), prefix)
+        file = f"{name}_{_next_number(folder, name):05}_.webp"
+        first, *others = to_pictures(self.images)
+        exif = first.getexif()
+        # ComfyUI's tags: the prompt in Model, what else there is from Make downwards.
+        tag = EXIF_MAKE
+        for key, value in host.metadata.items():
+            text = f"{key}:{json.dumps(value)}"
+            if key == "prompt":
+                exif[EXIF_MODEL] = text
+            else:
+                exif[tag] = text
+                tag -= 1
+
+        def write(out: IO[bytes]) -> None:
+            first.save(
+                out,
+                "WEBP",
+                save_all=True,
+                append_images=others,
+                duration=int(1000 / self.fps),
+                loop=0,
+                exif=exif,
+                lossless=self.lossless,
+                quality=self.quality,
+                method=WEBP_METHODS[self.method],
+            )
+
+        write_atomically(folder / file, write)
+        shown = {"filename": file, "subfolder": subfolder, "type": "output"}
+        return ImagesShown(self.images, {"images": [shown], "animated": (True,)})
 
 
 def saved(

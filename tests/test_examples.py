@@ -1,0 +1,32 @@
+"""The example workflows, each as its user would run it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_nodes.folders import shipped
+from imagen_nodes.runner import Runner
+
+EXAMPLES = sorted(shipped("examples/workflows").glob("*.json"))
+# Of what each writes: its size, and the number of its frames.
+SIZES = {
+    "generate": ((270, 270), 1),
+    "class_sheet": ((338, 270), 1),
+    "latent_walk": ((128, 128), 72),
+}
+
+
+def test_all_are_listed():
+    assert {path.stem for path in EXAMPLES} == set(SIZES)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_an_example(name, tmp_path):
+    runner = Runner(output=tmp_path, input=Path("examples/input"))
+    results = runner.run(name)
+    (file,) = [file for result in results.values() for file in result.files]
+    with Image.open(file) as picture:
+        assert (picture.size, getattr(picture, "n_frames", 1)) == SIZES[name]
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 50

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from imagen_nodes.runner import Runner
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples" / "workflows"
 COMFYUI = os.environ.get("COMFYUI_DIR", "")
 pytestmark = pytest.mark.skipif(not COMFYUI, reason="COMFYUI_DIR names no ComfyUI")
 
@@ -89,9 +90,10 @@ def test_the_nodes_are_there_with_their_declarations(comfyui):
     assert "dcgan-cifar10.safetensors" in name[1]["options"]
 
 
-def test_same_workflow_same_pixels(comfyui, tmp_path):
+@pytest.mark.parametrize("name", sorted(p.stem for p in EXAMPLES.glob("*.json")))
+def test_same_workflow_same_pixels(comfyui, tmp_path, name):
     address, output = comfyui
-    prompt = json.loads((ROOT / "examples/workflows/generate.json").read_text())
+    prompt = json.loads((EXAMPLES / f"{name}.json").read_text())
     prompt_id = ask(f"{address}/prompt", {"prompt": prompt})["prompt_id"]
     for _ in range(240):
         history = ask(f"{address}/history/{prompt_id}")
@@ -100,7 +102,15 @@ def test_same_workflow_same_pixels(comfyui, tmp_path):
         time.sleep(0.25)
     entry = history[prompt_id]
     assert entry["status"]["status_str"] == "success", entry["status"]
-    (picture,) = entry["outputs"]["5"]["images"]
-    theirs = np.asarray(Image.open(output / picture["filename"]))
-    (file,) = Runner(output=tmp_path).run(prompt)["5"].files
-    assert np.array_equal(np.asarray(Image.open(file)), theirs)
+    runner = Runner(input=EXAMPLES.parent / "input", output=tmp_path)
+    ours = runner.run(prompt)
+    for node, shown in entry["outputs"].items():
+        for picture, file in zip(shown["images"], ours[node].files, strict=True):
+            for a, b in zip(frames(output / picture["filename"]), frames(file), strict=True):
+                assert np.array_equal(a, b)
+
+
+def frames(path):
+    with Image.open(path) as picture:
+        for frame in ImageSequence.Iterator(picture):
+            yield np.asarray(frame.convert("RGB"))

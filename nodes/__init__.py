@@ -5,6 +5,7 @@ from imagen_nodes.graph.node import Node
 from .checkpoints import LoadCheckpoint
 from .denoise import Denoise
 from .generate import Generate, ImageGrid
+from .invert import InpaintByInversion, Invert
 from .latents import ClassLabels, InterpolateLatents, SampleNoise
 from .styles import EditLatents, FindDirections, MixStyles, Truncate
 from .super_resolve import SuperResolve
@@ -18,8 +19,10 @@ NODES: tuple[type[Node], ...] = (
     MixStyles,
     FindDirections,
     EditLatents,
+    Invert,
     Generate,
     ImageGrid,
     SuperResolve,
     Denoise,
+    InpaintByInversion,
 )

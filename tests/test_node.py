@@ -116,10 +116,22 @@ def test_ids_are_file_formats():
             "first_layer",
             "last_layer",
         ),
+        ("ImagenInvert", "model", "image", "mask", "steps", "rate", "perceptual", "label", "seed"),
         ("ImagenGenerate", "model", "latent", "noise"),
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
         ("ImagenSuperResolve", "model", "image", "factor", "resize"),
         ("ImagenDenoise", "model", "image", "strength"),
+        (
+            "ImagenInpaintByInversion",
+            "model",
+            "image",
+            "mask",
+            "steps",
+            "rate",
+            "perceptual",
+            "label",
+            "seed",
+        ),
     ]
 
 

@@ -1,0 +1,201 @@
+"""Inversion: latents whose image is a given one, by optimisation; and filling in what is masked.
+
+Sources: Abdal, Qin, Wonka, "Image2StyleGAN", 2019 (w+, pixel and perceptual loss); Yeh et al.,
+"Semantic Image Inpainting with Deep Generative Models", 2017 (a masked loss and a prior on z).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import images, latents
+from .checkpoint import Model
+from .errors import DataError
+from .generation import BATCH, generator_of
+from .graph.host import Host
+from .latents import Latents
+from .networks.architecture import GeneratorArchitecture
+from .networks.squeezenet import SMALLEST
+from .networks.stylegan2 import StyleGAN2GeneratorNetwork
+
+# Random latents of which the best begins; steps between two previews.
+TRIED, PREVIEW = 256, 10
+# Of the squared length of z over its expected one, beside losses of about 0.1.
+PRIOR = 0.02
+
+
+def invert(
+    host: Host,
+    model: Model,
+    image: Tensor,
+    mask: Tensor | None = None,
+    steps: int = 200,
+    rate: float = 0.05,
+    perceptual: float = 1.0,
+    labels: str = "0",
+    seed: int = 0,
+) -> Latents:
+    """Latents of the pictures ``image`` (IMAGE, resized to the generator's size): w+ of a generator
+    with styles, else z.
+
+    Args:
+        mask: MASK; what is 1 is not looked at, so that the generator makes it up. One for all
+            pictures, or one each.
+        steps: of Adam, at the learning ``rate``, which falls along half a cosine.
+        perceptual: weight of LPIPS beside the mean squared error.
+        labels: the class of all pictures, where there are classes: see ``latents.classes_of``.
+        seed: of the random latents of which the best begins.
+
+    Raises:
+        CheckpointError: ``model`` draws no images.
+        DataError: pictures and masks do not fit together, or there is no such class."""
+    a = generator_of(model)
+    number = latents.classes_of(labels, model.card.class_names, a.classes)[0] if a.classes else None
+    targets, seen = _targets(a, image, mask)
+    total = len(targets) * steps
+    found: list[Tensor] = []
+    # Nodes run where nothing can be differentiated, on weights that cannot be.
+    with host.running(model) as running, torch.inference_mode(False), torch.enable_grad():
+        device = running.device
+        network = _copy(a, running.network, device)
+        judge = _Judge(perceptual, device)
+        for i in range(len(targets)):
+            # Clones, since a tensor of a node is one that cannot be differentiated.
+            target, weight = (x[i : i + 1].clone().to(device) for x in (targets, seen))
+            label = None if number is None else torch.tensor([number], device=device)
+            with torch.autocast(device.type, enabled=False):
+                values = _start(a, network, judge, target, weight, label, seed)
+                values.requires_grad_()
+                adam = torch.optim.Adam([values], rate)
+                schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+                for step in range(steps):
+                    drawn = _draw(network, values, label)
+                    loss = judge(drawn, target, weight).sum()
+                    if not a.styled:
+                        loss = loss + PRIOR * (values.square().mean() - 1).clamp(min=0)
+                    adam.zero_grad()
+                    loss.backward()
+                    adam.step()
+                    schedule.step()
+                    shown = None
+                    if step % PREVIEW == 0:
+                        shown = images.to_pictures(images.from_network(drawn.detach()))[0]
+                    host.progress(i * steps + step + 1, total, shown)
+            found.append(values.detach().float().cpu())
+    values = torch.cat(found)
+    given = None if number is None else torch.full((len(values),), number)
+    return Latents(None, None, values) if a.styled else Latents(values, given)
+
+
+def fill(image: Tensor, mask: Tensor, drawn: Tensor) -> Tensor:
+    """IMAGE ``image``, with ``drawn``, resized to it, where ``mask`` is 1; other pixels are
+    untouched."""
+    size = (image.shape[1], image.shape[2])
+    drawn = images.resized(drawn, size, "bicubic")
+    weight = _fitted(mask, len(image), size)[..., None]
+    colour = torch.where(weight > 0, torch.lerp(image[..., :3], drawn, weight), image[..., :3])
+    return torch.cat([colour, image[..., 3:]], 3)
+
+
+class _Judge:
+    """How far images are from a target, where they are looked at: mean squared error, and LPIPS
+    with the rest grey in both."""
+
+    def __init__(self, perceptual: float, device: torch.device) -> None:
+        from .evaluation.paired import lpips_network
+
+        self.perceptual = perceptual
+        self.network: nn.Module | None = None
+        if perceptual:
+            self.network = lpips_network().requires_grad_(False).to(device)
+
+    def __call__(self, drawn: Tensor, target: Tensor, seen: Tensor) -> Tensor:
+        """``[n c h w]`` against ``[1 c h w]``, ``seen [1 1 h w]`` -> ``[n]``."""
+        share = seen.mean().clamp(min=1e-6)
+        distance = ((drawn - target).square() * seen).mean((1, 2, 3)) / share
+        if self.network is None:
+            return distance
+        a, b = (_rgb(x * seen) for x in (drawn, target.expand_as(drawn)))
+        return distance + self.perceptual * self.network(a, b)
+
+
+def _rgb(x: Tensor) -> Tensor:
+    """Three channels, of at least the size that LPIPS takes."""
+    x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
+    small = min(x.shape[2:])
+    factor = -(-2 * SMALLEST // small)
+    return F.interpolate(x, scale_factor=factor, mode="bilinear") if factor > 1 else x
+
+
+def _targets(a: GeneratorArchitecture, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``[b c h w]`` in -1..1 at the generator's size, and what is looked at, ``[b 1 h w]``."""
+    if not len(image):
+        raise DataError("the batch holds no picture")
+    if not torch.isfinite(image).all():
+        raise DataError("a picture holds NaN or infinity. Look at the node that made it")
+    image = images.resized(image.float().cpu(), a.size, "bicubic")
+    target = images.to_range(image.movedim(3, 1), (-1.0, 1.0))
+    if a.channels == 1:
+        target = target[:, :3].mean(1, keepdim=True)
+    elif a.channels == 4 and target.shape[1] == 3:
+        target = torch.cat([target, torch.ones_like(target[:, :1])], 1)
+    else:
+        target = target[:, : a.channels]
+    if mask is None:
+        return target, torch.ones_like(target[:, :1])
+    weight = 1 - _fitted(mask, len(image), a.size)[:, None]
+    if (weight.flatten(1).sum(1) == 0).any():
+        raise DataError("a mask covers its whole picture: there is nothing to go by")
+    return target, weight
+
+
+def _fitted(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
+    """``[count h w]`` in 0..1: one mask for all, or one each; resized bilinearly, as ComfyUI
+    does."""
+    if len(mask) not in (1, count):
+        raise DataError(f"{len(mask)} masks for {count} pictures: give one, or one each")
+    mask = mask.float().cpu()[:, None]
+    if mask.shape[2:] != size:
+        mask = F.interpolate(mask, size, mode="bilinear")
+    return mask[:, 0].clamp(0, 1).expand(count, -1, -1)
+
+
+def _copy(a: GeneratorArchitecture, network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with weights that can be differentiated through."""
+    fresh = a.build()
+    fresh.load_state_dict({name: t.clone() for name, t in network.state_dict().items()})
+    fresh.requires_grad_(False).eval()
+    return fresh.to(device, memory_format=torch.channels_last)  # pyright: ignore
+
+
+def _draw(network: nn.Module, values: Tensor, label: Tensor | None) -> Tensor:
+    if isinstance(network, StyleGAN2GeneratorNetwork):
+        return network.synthesis(values).clamp(-1.5, 1.5)
+    labels = None if label is None else label.expand(len(values))
+    return network(values, labels)
+
+
+@torch.no_grad()
+def _start(
+    a: GeneratorArchitecture,
+    network: nn.Module,
+    judge: _Judge,
+    target: Tensor,
+    seen: Tensor,
+    label: Tensor | None,
+    seed: int,
+) -> Tensor:
+    """The best of some random latents, and of a styled generator's average w."""
+    z = latents.sample(TRIED, a.z_dim, seed).values.to(target.device)
+    tried = z
+    if isinstance(network, StyleGAN2GeneratorNetwork):
+        labels = None if label is None else label.expand(len(z))
+        w = network.w_plus(z, labels, psi=0.7)
+        average = network.w_avg.expand(1, w.shape[1], -1)
+        tried = torch.cat([average, w])
+    losses = torch.cat(
+        [judge(_draw(network, part, label), target, seen) for part in tried.split(BATCH)]
+    )
+    return tried[losses.argmin()][None].clone()

@@ -1,0 +1,186 @@
+"""Invert and Inpaint by Inversion: latents of pictures, on the weights that ship."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagen_nodes import checkpoint, generation, inversion
+from imagen_nodes.checkpoint import Card, Model
+from imagen_nodes.errors import Cancelled, CheckpointError, DataError
+from imagen_nodes.folders import shipped
+from imagen_nodes.graph.local import LocalHost
+from imagen_nodes.networks.compact import Compact
+from imagen_nodes.networks.dcgan import DCGANGenerator
+from imagen_nodes.networks.stylegan2 import StyleGAN2Generator
+
+HOST = LocalHost(device="cpu")
+WEIGHTS = "cgan-cifar10.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return checkpoint.load(shipped("weights") / WEIGHTS)
+
+
+def model_of(architecture):
+    network = architecture.build()
+    network.initialise(torch.Generator().manual_seed(0))
+    network.requires_grad_(False).eval()
+    card = Card(title="x", architecture=architecture.model_dump(mode="json"), task="generate")
+    return Model("x.safetensors", card, architecture, network)
+
+
+def drawn(model, latent):
+    with torch.inference_mode():
+        return generation.generate(HOST, model, latent)
+
+
+def error(a, b):
+    return float((a - b).square().mean())
+
+
+def test_a_generated_picture_is_found_again(model):
+    """Nearer than the best of many random ones, which is where the search begins; in inference
+    mode, as nodes run."""
+    latent = generation.label(model, generation.sample(model, 1000, 1), "ship", False)
+    image = drawn(model, latent)
+    with torch.inference_mode():
+        found = inversion.invert(HOST, model, image, steps=60, labels="ship", perceptual=0.0)
+        again = inversion.invert(HOST, model, image, steps=60, labels="ship", perceptual=0.0)
+    assert torch.equal(found.z, again.z)
+    assert found.labels.tolist() == [8]
+    best = min(
+        error(
+            image, drawn(model, generation.label(model, generation.sample(model, s, 1), "8", False))
+        )
+        for s in range(20)
+    )
+    assert error(image, drawn(model, found)) < best / 3
+
+
+def test_of_styles_it_finds_w(tmp_path):
+    small = model_of(StyleGAN2Generator.model_validate(
+        {"resolution": 16, "width_base": 256, "width_max": 16, "mapping_layers": 2,
+         "z_dim": 12, "w_dim": 8}
+    ))  # fmt: skip
+    image = drawn(small, generation.sample(small, 5, 2))
+    found = inversion.invert(HOST, small, image, steps=40, perceptual=0.0)
+    assert found.z is None
+    assert found.w.shape == (2, 6, 8)
+    result = drawn(small, found)
+    for i in range(2):
+        average = drawn(small, generation.sample(small, 50, 8))
+        assert error(image[i], result[i]) < min(error(image[i], x) for x in average)
+
+
+def test_the_perceptual_loss_is_lpips(model):
+    from imagen_nodes.evaluation.paired import lpips_network
+
+    judge = inversion._Judge(2.0, torch.device("cpu"))
+    a, b = (torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    seen = torch.ones(1, 1, 40, 40)
+    wanted = (a - b).square().mean() + 2 * lpips_network()(a, b)[0]
+    torch.testing.assert_close(judge(a, b, seen)[0], wanted.detach())
+    seen[..., :20] = 0
+    half = (a - b)[..., 20:].square().mean() + 2 * lpips_network()(a * seen, b * seen)
+    torch.testing.assert_close(judge(a, b, seen), half.detach())
+
+
+def test_what_is_masked_has_no_say(model):
+    image = drawn(model, generation.sample(model, 0, 1))
+    mask = torch.zeros(1, 32, 32)
+    mask[:, 8:20, 8:20] = 1
+    other = image.clone()
+    other[:, 8:20, 8:20] = 0.5
+    first, second = (
+        inversion.invert(HOST, model, x, mask, steps=5, labels="0") for x in (image, other)
+    )
+    assert torch.equal(first.z, second.z)
+
+
+def test_the_workflow_fills_in_and_leaves_the_rest(runner, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 40, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[10:30, 12:26, 3] = 0  # a hole: the mask of Load Image
+    Image.fromarray(pixels).save(tmp_path / "input" / "a.png")
+    workflow = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "2": {"class_type": "ImagenLoadCheckpoint", "inputs": {"name": WEIGHTS}},
+        "3": {
+            "class_type": "ImagenInpaintByInversion",
+            "inputs": {"model": ["2", 0], "image": ["1", 0], "mask": ["1", 1], "steps": 3,
+                       "rate": 0.05, "perceptual": 1.0, "label": "frog", "seed": 0},
+        },
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "x"}},
+    }  # fmt: skip
+    results = runner.run(workflow)
+    given, found = results["1"]["IMAGE"], results["3"]["image"]
+    mask = results["1"]["MASK"][0] > 0
+    assert torch.equal(found[0][~mask], given[0][~mask])
+    assert not torch.equal(found[0][mask], given[0][mask])
+    progress = [e for e in runner.events if e["event"] == "progress" and e["node"] == "3"]
+    assert (progress[2]["done"], progress[2]["total"]) == (3, 3)
+
+
+def test_an_empty_mask_changes_nothing(model):
+    from imagen_nodes.nodes.invert import InpaintByInversion
+
+    image = torch.rand(1, 20, 20, 3)
+    node = InpaintByInversion(model=model, image=image, mask=torch.zeros(1, 20, 20))
+    assert node.run(HOST).image is image
+
+
+def test_fill_blends_and_keeps_alpha():
+    image, painted = torch.rand(2, 8, 8, 4), torch.rand(2, 8, 8, 3)
+    mask = torch.zeros(1, 8, 8)
+    mask[0, 0, 0], mask[0, 0, 1] = 1, 0.25
+    found = inversion.fill(image, mask, painted)
+    assert torch.equal(found[..., 3], image[..., 3])
+    torch.testing.assert_close(found[:, 0, 0, :3], painted[:, 0, 0])
+    wanted = image[:, 0, 1, :3] * 0.75 + painted[:, 0, 1] * 0.25
+    torch.testing.assert_close(found[:, 0, 1, :3], wanted)
+    assert torch.equal(found[:, 1:], image[:, 1:])
+
+
+def test_grey_generators_and_other_sizes():
+    grey = model_of(DCGANGenerator(resolution=16, width=8, channels=1))
+    with torch.inference_mode():
+        found = inversion.invert(HOST, grey, torch.rand(1, 50, 30, 3), steps=2)
+    assert found.z.shape == (1, 100)
+    rgba = model_of(DCGANGenerator(resolution=16, width=8, channels=4))
+    assert inversion.invert(HOST, rgba, torch.rand(1, 16, 16, 3), steps=2).count == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "text"),
+    [
+        (torch.zeros(0, 8, 8, 3), None, "holds no picture"),
+        (torch.full((1, 8, 8, 3), float("nan")), None, "holds NaN"),
+        (torch.zeros(2, 8, 8, 3), torch.zeros(3, 8, 8), "3 masks for 2 pictures"),
+        (torch.zeros(1, 8, 8, 3), torch.ones(1, 8, 8), "a mask covers its whole picture"),
+    ],
+)
+def test_pictures_that_do_not_do(model, image, mask, text):
+    with pytest.raises(DataError, match=text):
+        inversion.invert(HOST, model, image, mask, steps=1)
+
+
+def test_other_networks_and_classes(model):
+    other = model_of(Compact(width=8, depth=1))
+    image = torch.zeros(1, 8, 8, 3)
+    with pytest.raises(CheckpointError, match="does not generate images"):
+        inversion.invert(HOST, other, image, steps=1)
+    with pytest.raises(DataError, match=r"no class 'whale'\. There are 10: 0 airplane"):
+        inversion.invert(HOST, model, image, steps=1, labels="whale")
+
+
+def test_a_cancelled_search_stops(model):
+    class Host(LocalHost):
+        def progress(self, done, total, preview=None):
+            assert preview is None or preview.size == (32, 32)
+            if done == 3:
+                raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        inversion.invert(Host(device="cpu"), model, torch.rand(1, 32, 32, 3), steps=50)

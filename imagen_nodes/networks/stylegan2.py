@@ -214,7 +214,7 @@ class SynthesisNetwork(Drawn):
         super().__init__()
         a = architecture
         self.constant = nn.Parameter(torch.zeros(a.width_at(4), *a.smallest))
-        self.blocks = nn.ModuleDict({str(side): _DoublingBlock(a, side) for side in a.sides})
+        self.blocks = nn.ModuleDict({str(side): DoublingBlock(a, side) for side in a.sides})
 
     def forward(
         self, w: Tensor, noise: Noise = "constant", random: Normals | None = None
@@ -233,7 +233,7 @@ class SynthesisNetwork(Drawn):
         nn.init.normal_(self.constant, generator=random)
 
 
-class _DoublingBlock(nn.Module):
+class DoublingBlock(nn.Module):
     """One resolution: features ``[b inputs h w]`` and image so far -> features of twice the size
     (at 4 px: of the same) and the image; ``w [b n w_dim]`` from its first convolution on."""
 

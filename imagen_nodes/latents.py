@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,10 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
+from .files import write_atomically
+
+# What marks a file of latents.
+FILE_KEY, FILE_VERSION = "imagen_nodes.latents", "1"
 
 Way = Literal["linear", "spherical"]
 
@@ -163,3 +168,44 @@ def labelled(latents: Latents, numbers: list[int], every: bool) -> Latents:
         return latents.part(index).with_labels(wanted.repeat(latents.count))
     turns = wanted.repeat(math.ceil(latents.count / len(numbers)))
     return latents.with_labels(turns[: latents.count])
+
+
+def save(path: Path, latents: Latents, model: str = "") -> None:
+    """Write latents as a safetensors file, whole or not at all.
+
+    Args:
+        model: name of the weights that they are of; empty: not known.
+
+    Raises:
+        StorageError: it cannot be written."""
+    from safetensors.torch import save as to_bytes
+
+    tensors = {"w" if latents.z is None else "z": latents.values.contiguous()}
+    if latents.labels is not None:
+        tensors["labels"] = latents.labels.contiguous()
+    write_atomically(path, to_bytes(tensors, {FILE_KEY: FILE_VERSION, "model": model}))
+
+
+def load(path: Path) -> Latents:
+    """The latents in a file that :func:`save` wrote.
+
+    Raises:
+        DataError: it is none, or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            version = (file.metadata() or {}).get(FILE_KEY)
+            tensors: dict[str, Tensor] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a file of latents that can be read: {error}") from error
+    axes = {"z": 2, "w": 3, "labels": 1}
+    values = [name for name in ("z", "w") if name in tensors]
+    wrong = version != FILE_VERSION or len(values) != 1 or set(tensors) - set(axes)
+    if wrong or any(t.ndim != axes[name] for name, t in tensors.items()):
+        raise DataError(f"{path}: not a file of latents. Use one that Save Latents wrote")
+    labels = tensors.get("labels")
+    found = tensors[values[0]].float()
+    if labels is not None and (len(labels) != len(found) or labels.dtype != torch.int64):
+        raise DataError(f"{path}: damaged: its labels do not belong to its latents")
+    return Latents(found, labels) if values[0] == "z" else Latents(None, labels, found)

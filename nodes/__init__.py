@@ -6,7 +6,7 @@ from .checkpoints import LoadCheckpoint
 from .denoise import Denoise
 from .generate import Generate, ImageGrid
 from .invert import InpaintByInversion, Invert
-from .latents import ClassLabels, InterpolateLatents, SampleNoise
+from .latents import ClassLabels, InterpolateLatents, LoadLatents, SampleNoise, SaveLatents
 from .styles import EditLatents, FindDirections, MixStyles, Truncate
 from .super_resolve import SuperResolve
 
@@ -20,6 +20,8 @@ NODES: tuple[type[Node], ...] = (
     FindDirections,
     EditLatents,
     Invert,
+    SaveLatents,
+    LoadLatents,
     Generate,
     ImageGrid,
     SuperResolve,

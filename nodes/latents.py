@@ -4,9 +4,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from imagen_nodes.folders import identity
 from imagen_nodes.graph.host import Host
 from imagen_nodes.graph.node import Node
-from imagen_nodes.graph.sockets import Added, Latent, Model, Seed, Widget
+from imagen_nodes.graph.sockets import Added, Choices, Latent, Model, Seed, Ui, Widget
 
 
 class Sampled(NamedTuple):
@@ -93,3 +94,56 @@ class InterpolateLatents(Node):
         from imagen_nodes import latents
 
         return Sampled(latents.interpolate(self.latent, self.frames, self.way, self.loop))
+
+
+class SavedLatents(NamedTuple):
+    latent: Latent
+    ui: Ui
+
+
+class SaveLatents(Node):
+    """Save latents as a safetensors file in the output folder, to be loaded again or edited.
+
+    Files are numbered on from the highest number there is: PREFIX_00001_.safetensors.
+    """
+
+    id = "ImagenSaveLatents"
+    title = "Save Latents"
+    category = "Imagen/latents"
+    is_output = True
+
+    latent: Latent
+    """Latents to save, z or w, with their classes."""
+    filename_prefix: str = "latents/imagen"
+    """Start of the file name, with subfolders if you like."""
+
+    def run(self, host: Host) -> SavedLatents:
+        from imagen_nodes import latents
+        from imagen_nodes.graph.builtin.files import next_number, target
+
+        folder, subfolder, name = target(host.save_folder("output"), self.filename_prefix)
+        file = f"{name}_{next_number(folder, name):05}_.safetensors"
+        latents.save(folder / file, self.latent)
+        shown = {"filename": file, "subfolder": subfolder, "type": "output"}
+        return SavedLatents(self.latent, {"latents": [shown]})
+
+
+class LoadLatents(Node):
+    """Load latents that Save Latents wrote."""
+
+    id = "ImagenLoadLatents"
+    title = "Load Latents"
+    category = "Imagen/latents"
+
+    name: Annotated[str, Choices("latents")]
+    """File in the input folder; ``name [output]`` lies in the output folder."""
+
+    @classmethod
+    def fingerprint(cls, host, values):
+        """The file's identity: its path, size and time."""
+        return identity(host.latents(values["name"])) if "name" in values else None
+
+    def run(self, host: Host) -> Sampled:
+        from imagen_nodes import latents
+
+        return Sampled(latents.load(host.latents(self.name)))

@@ -169,3 +169,75 @@ def test_labels_where_there_are_none():
     w = Latents(None, None, torch.zeros(1, 6, 8))
     with pytest.raises(CheckpointError, match="in which the class is settled"):
         generation.label(model(3), w, "1", False)
+
+
+# ------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("kind", ["z", "w"])
+@pytest.mark.parametrize("classes", [0, 5])
+def test_files_hold_latents(tmp_path, kind, classes):
+    given = drawn(3, classes=classes)
+    if kind == "w":
+        given = Latents(None, given.labels, torch.randn(3, 6, 8))
+    latents.save(tmp_path / "a.safetensors", given, "x.safetensors")
+    found = latents.load(tmp_path / "a.safetensors")
+    assert (found.z is None) == (kind == "w")
+    assert torch.equal(found.values, given.values)
+    assert (found.labels is None) == (not classes)
+    assert found.labels is None or torch.equal(found.labels, given.labels)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "text"),
+    [
+        ({"z": torch.zeros(1, 4)}, None, "not a file of latents. Use one that"),
+        ({"z": torch.zeros(1, 4), "w": torch.zeros(1, 2, 4)}, "1", "not a file of latents"),
+        ({"z": torch.zeros(4)}, "1", "not a file of latents"),
+        (
+            {"z": torch.zeros(2, 4), "labels": torch.zeros(1).long()},
+            "1",
+            "its labels do not belong",
+        ),
+        ({"z": torch.zeros(1, 4), "labels": torch.zeros(1)}, "1", "its labels do not belong"),
+        ({"weight": torch.zeros(1, 4)}, "1", "not a file of latents"),
+    ],
+)
+def test_files_that_are_none(tmp_path, tensors, metadata, text):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "a.safetensors"
+    save_file(tensors, path, {latents.FILE_KEY: metadata} if metadata else None)
+    with pytest.raises(DataError) as info:
+        latents.load(path)
+    assert text in str(info.value)
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="that can be read"):
+        latents.load(path)
+
+
+def test_saved_and_loaded_in_workflows(runner, tmp_path):
+    def node(kind, **inputs):
+        return {"class_type": kind, "inputs": inputs}
+
+    model = node("ImagenLoadCheckpoint", name="dcgan-cifar10.safetensors")
+    noise = node("ImagenSampleNoise", model=["1", 0], seed=4, count=2)
+    save = node("ImagenSaveLatents", latent=["2", 0], filename_prefix="mine/x")
+    (file,) = runner.run({"1": model, "2": noise, "3": save})["3"].files
+    assert file == tmp_path / "output" / "mine" / "x_00001_.safetensors"
+    name = "mine/x_00001_.safetensors [output]"
+    assert name in runner.host.choices("latents")
+    walk = node("ImagenInterpolateLatents", latent=["1", 0], frames=2, way="linear", loop=False)
+    again = node("ImagenSaveLatents", latent=["2", 0], filename_prefix="mine/x")
+    results = runner.run({"1": node("ImagenLoadLatents", name=name), "2": walk, "3": again})
+    assert torch.equal(results["1"]["latent"].z, latents.sample(2, 100, 4).z)
+    assert results["3"].files[0].name == "x_00002_.safetensors"
+
+
+def test_files_stay_in_their_folders(runner, tmp_path):
+    from imagen_nodes.errors import UsageError
+
+    with pytest.raises(UsageError, match="latents are read there only"):
+        runner.host.latents("../secret.safetensors")
+    with pytest.raises(DataError, match="no such file of latents"):
+        runner.host.latents("none.safetensors")

@@ -117,6 +117,8 @@ def test_ids_are_file_formats():
             "last_layer",
         ),
         ("ImagenInvert", "model", "image", "mask", "steps", "rate", "perceptual", "label", "seed"),
+        ("ImagenSaveLatents", "latent", "filename_prefix"),
+        ("ImagenLoadLatents", "name"),
         ("ImagenGenerate", "model", "latent", "noise"),
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
         ("ImagenSuperResolve", "model", "image", "factor", "resize"),

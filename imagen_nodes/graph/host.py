@@ -37,6 +37,19 @@ class Host(Protocol):
         """The model's network on the device, in the device's precision, while the block runs."""
         ...
 
+    def latents(self, name: str) -> Path:
+        """The file of latents of that name in the input folder; ``name [output]`` lies in the
+        output folder.
+
+        Raises:
+            DataError: there is none.
+            UsageError: it leaves the folder."""
+        ...
+
+    def save_folder(self, kind: str) -> Path:
+        """Where files of a kind, ``output`` or ``temp``, are saved."""
+        ...
+
     def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
         """Report a step.
 
@@ -58,10 +71,6 @@ class Folders(Host, Protocol):
 
         Raises:
             CheckpointError: there is none; the message lists what there is."""
-        ...
-
-    def save_folder(self, kind: str) -> Path:
-        """Where pictures of a kind, ``output`` or ``temp``, are saved."""
         ...
 
     @property

@@ -67,6 +67,8 @@ class LocalHost:
             return list(offered_weights(self.weights_folders))
         if kind == "upscale_models":
             return list(offered_weights(self._upscale_folders))
+        if kind == "latents":
+            return latents_in(self.folders["input"], self.folders["output"])
         return list(files([self.folders["input"]], PICTURES))
 
     @property
@@ -89,10 +91,16 @@ class LocalHost:
         with autocast(self.device):
             yield placed(model, self.device)
 
+    def latents(self, name: str) -> Path:
+        return self._file(name, "latents")
+
     def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
         self.listen({"event": "progress", "node": self.node_id, "done": done, "total": total})
 
     def input_file(self, name: str) -> Path:
+        return self._file(name, "pictures")
+
+    def _file(self, name: str, what: str) -> Path:
         kind = "input"
         for other in ("input", "output", "temp"):
             if name.endswith(f"[{other}]"):
@@ -101,10 +109,10 @@ class LocalHost:
         path = inside(folder, name)
         if path is None:
             raise UsageError(
-                f"{name}: leaves the {kind} folder {folder}; pictures are read there only"
+                f"{name}: leaves the {kind} folder {folder}; {what} are read there only"
             )
         if not path.is_file():
-            raise DataError(f"{name}: no such picture in the {kind} folder {folder}")
+            raise DataError(f"{name}: no such file of {what} in the {kind} folder {folder}")
         return path
 
     def save_folder(self, kind: str) -> Path:
@@ -113,5 +121,15 @@ class LocalHost:
     def saved(self, ui: Mapping[str, Any]) -> tuple[Path, ...]:
         return tuple(
             self.folders[item["type"]] / item["subfolder"] / item["filename"]
-            for item in ui.get("images", ())
+            for kind in ("images", "latents")
+            for item in ui.get(kind, ())
         )
+
+
+def latents_in(inputs: Path, outputs: Path) -> list[str]:
+    """Names of files of latents: in the input folder, and marked so in the output folder."""
+    suffixes = {".safetensors"}
+    return [
+        *files([inputs], suffixes),
+        *(f"{name} [output]" for name in files([outputs], suffixes)),
+    ]

@@ -170,8 +170,8 @@ class SaveAnimatedWEBP(Node):
         if not len(self.images):
             raise ValueError("images: the batch is empty, there is nothing to save")
         prefix = _filled_in(self.filename_prefix, self.images)
-        folder, subfolder, name = _target(host.save_folder("output"), prefix)
-        file = f"{name}_{_next_number(folder, name):05}_.webp"
+        folder, subfolder, name = target(host.save_folder("output"), prefix)
+        file = f"{name}_{next_number(folder, name):05}_.webp"
         first, *others = to_pictures(self.images)
         exif = first.getexif()
         # ComfyUI's tags: the prompt in Model, what else there is from Make downwards.
@@ -216,8 +216,8 @@ def saved(
 
     if not len(images):
         raise ValueError("images: the batch is empty, there is nothing to save")
-    folder, subfolder, name = _target(host.save_folder(kind), _filled_in(prefix, images))
-    first = _next_number(folder, name)
+    folder, subfolder, name = target(host.save_folder(kind), _filled_in(prefix, images))
+    first = next_number(folder, name)
     shown: list[dict[str, str]] = []
     for i, picture in enumerate(to_pictures(images)):
         file = f"{name.replace('%batch_num%', str(i))}_{first + i:05}_.png"
@@ -245,7 +245,7 @@ def _filled_in(prefix: str, images: Tensor) -> str:
     return prefix
 
 
-def _target(root: Path, prefix: str) -> tuple[Path, str, str]:
+def target(root: Path, prefix: str) -> tuple[Path, str, str]:
     """The folder to save in, its path below ``root``, and the start of the file names."""
     subfolder, name = os.path.split(os.path.normpath(prefix))
     folder = inside(root, subfolder)
@@ -254,7 +254,7 @@ def _target(root: Path, prefix: str) -> tuple[Path, str, str]:
     return folder, subfolder, name
 
 
-def _next_number(folder: Path, name: str) -> int:
+def next_number(folder: Path, name: str) -> int:
     """One more than the highest number of the files ``NAME_NUMBER...``."""
     highest = 0
     start = len(name) + 1

@@ -38,8 +38,6 @@ class Invert(Node):
     """Generator."""
     image: Image
     """Pictures to find latents of."""
-    mask: Mask | None = None
-    """What not to look at (1), so that the generator makes it up; nothing: look at all of it."""
     steps: Steps = 200
     """Steps of the search."""
     rate: Rate = 0.05
@@ -50,6 +48,8 @@ class Invert(Node):
     """Name or number of the class, where the generator has classes."""
     seed: Seed = 0
     """Of the random latents of which the best begins."""
+    mask: Mask | None = None
+    """What not to look at (1), so that the generator makes it up; nothing: look at all of it."""
 
     def run(self, host: Host) -> Inverted:
         from imagen_nodes import generation, inversion

@@ -116,7 +116,7 @@ def test_ids_are_file_formats():
             "first_layer",
             "last_layer",
         ),
-        ("ImagenInvert", "model", "image", "mask", "steps", "rate", "perceptual", "label", "seed"),
+        ("ImagenInvert", "model", "image", "steps", "rate", "perceptual", "label", "seed", "mask"),
         ("ImagenSaveLatents", "latent", "filename_prefix"),
         ("ImagenLoadLatents", "name"),
         ("ImagenGenerate", "model", "latent", "noise"),

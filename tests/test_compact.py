@@ -121,3 +121,31 @@ def test_large_pictures_go_in_rows(monkeypatch):
         built(noise(1, 3, 100, 500))
     assert len(seen) > 3
     assert sum(seen) == 100
+
+
+@pytest.mark.parametrize("fields", [{}, {"unshuffle": 2, "scale": 1}, {"width": 8}])
+def test_initial_weights(fields):
+    """Orthogonal in the middle, a little noise around it; a picture comes through at its scale."""
+    described = Compact.model_validate({"width": 48, "depth": 10} | fields)
+    built = described.build()
+    built.initialise(torch.Generator().manual_seed(3))
+    gain = (2 / (1 + 0.25**2)) ** 0.5
+    for i, conv in enumerate(m for m in built.body if isinstance(m, torch.nn.Conv2d)):
+        scale = 0.1 if conv is built.body[-1] else 1.0
+        weight = conv.weight.detach() / scale
+        middle = weight[:, :, 1, 1] / gain
+        rows, columns = middle.shape
+        product = middle.t() @ middle if rows >= columns else middle @ middle.t()
+        torch.testing.assert_close(product, torch.eye(len(product)), atol=0.12, rtol=0)
+        around = torch.cat([weight[:, :, 0].flatten(), weight[:, :, 2].flatten()])
+        assert float(around.std()) == pytest.approx(0.02, rel=0.2), i
+        assert not conv.bias.any()
+    other = described.build()
+    other.initialise(torch.Generator().manual_seed(3))
+    assert all(
+        torch.equal(a, b) for a, b in zip(built.parameters(), other.parameters(), strict=True)
+    )
+    x = noise(1, 3, 24, 24)
+    with torch.no_grad():
+        change = built(x) - F.interpolate(x, scale_factor=described.scale)
+    assert 0.001 < float(change.std()) < 0.3

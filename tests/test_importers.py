@@ -632,6 +632,66 @@ def test_biggan_of_biggan_pytorch(place: Path, shared: bool) -> None:
     close(ours(z, y), network(z, y))
 
 
+# ---------------------------------------------------------------- mimicry
+
+
+class Conditional(nn.Module):
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels, affine=False)
+        self.embed = nn.Embedding(classes, 2 * channels)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        gain, bias = self.embed(y)[:, :, None, None].chunk(2, 1)
+        return gain * self.bn(x) + bias
+
+
+class MimicryBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
+        super().__init__()
+        self.c1, self.c2 = nn.Conv2d(inputs, outputs, 3, 1, 1), nn.Conv2d(outputs, outputs, 3, 1, 1)
+        self.c_sc = nn.Conv2d(inputs, outputs, 1)
+        self.b1, self.b2 = (
+            Conditional(c, classes) if classes else nn.BatchNorm2d(c) for c in (inputs, outputs)
+        )
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        def up(x: Tensor) -> Tensor:
+            return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+        given = () if y is None else (y,)
+        h = self.c1(up(F.relu(self.b1(x, *given))))
+        return self.c2(F.relu(self.b2(h, *given))) + self.c_sc(up(x))
+
+
+class Mimicry(nn.Module):
+    """32 px."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.l1 = nn.Linear(6, 16 * 32)
+        self.block2 = MimicryBlock(32, 32, classes)
+        self.block3 = MimicryBlock(32, 16, classes)
+        self.block4 = MimicryBlock(16, 8, classes)
+        self.b5, self.c5 = nn.BatchNorm2d(8), nn.Conv2d(8, 3, 3, 1, 1)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        x = self.l1(z).view(len(z), -1, 4, 4)
+        for block in (self.block2, self.block3, self.block4):
+            x = block(x, y)
+        return torch.tanh(self.c5(F.relu(self.b5(x))))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_sngan_of_mimicry(place: Path, classes: int) -> None:
+    network = varied(Mimicry(classes))
+    content = {"model_state_dict": network.state_dict(), "global_step": 5}
+    torch.save(content | {"optimizer_state_dict": {"state": {}}}, "netG_5_steps.pth")
+    ours = imported(file="netG_5_steps.pth")
+    z, y = torch.randn(2, 6, generator=random()), torch.tensor([2, 0]) if classes else None
+    close(ours(z, y), network(z, y))
+
+
 # ---------------------------------------------------------------- R3GAN
 
 

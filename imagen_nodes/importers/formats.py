@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ..checkpoint import Card
 from ..errors import CheckpointError
 from ..spec import problems
-from . import biggan, dcgan, r3gan, stylegan2
+from . import biggan, dcgan, mimicry, r3gan, stylegan2
 from .candidates import Candidate, candidates
 from .containers import open_foreign
 from .imported import Imported, Other
@@ -29,6 +29,7 @@ FORMATS: dict[str, Importer] = {
     "R3GAN": r3gan.generator,
     "BigGAN-deep of Hugging Face": biggan.hugging_face_deep,
     "BigGAN of BigGAN-PyTorch": biggan.pytorch_generator,
+    "SNGAN of mimicry": mimicry.generator,
     "DCGAN, a stack of transposed convolutions": dcgan.generator,
     "StyleGAN2 of NVIDIA's PyTorch code, the discriminator": stylegan2.nvidia_discriminator,
 }

@@ -111,7 +111,7 @@ GAN_LOSS = {
     "discriminator": {"kind": "unet-discriminator", "width": 32},
 }
 X2, X4 = {"generator": {"scale": 2}}, {"generator": {"scale": 4}}
-SAME_SIZE = {"generator": {"scale": 1, "unshuffle": 2}}
+SAME_SIZE = {"generator": {"scale": 1, "unshuffle": 2, "depth": 10}}
 FROM_WEB = {"degradation": {"kind": "photo"}}
 NOISY = {"degradation": {"kind": "noise", "jpeg": 0.25}}
 
@@ -122,7 +122,7 @@ RESTORE_ROWS: tuple[tuple[Any, ...], ...] = (
     ("sr-x4-fidelity", X4,        PLAIN_LOSS, {},          192,   16,    5e-4, 400,  None),
     ("sr-x4-gan",      X4,        GAN_LOSS,   {},          192,   16,    1e-4, 100,  "sr-x4-fidelity.safetensors"),
     ("sr-x4-photo",    X4,        GAN_LOSS,   FROM_WEB,    192,   16,    1e-4, 200,  "sr-x4-fidelity.safetensors"),
-    ("denoise",        SAME_SIZE, PLAIN_LOSS, NOISY,       96,    16,    5e-4, 400,  None),
+    ("denoise",        SAME_SIZE, PLAIN_LOSS, NOISY,       64,    16,    4e-4, 400,  None),
 )
 # fmt: on
 

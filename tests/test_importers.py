@@ -341,6 +341,114 @@ def test_nvidias_pickles(place: Path, classes: int, residual: bool, clamp: float
     )
 
 
+class Network:
+    """Pickles as ``dnnlib.tflib.network.Network`` does: its state, in which source text lies."""
+
+    def __init__(self, variables: dict[str, Tensor], **components: Network) -> None:
+        self.state = {
+            "version": 4, "static_kwargs": {}, "build_module_src": "raise SystemExit('run')",
+            "components": components,
+            "variables": [(name, value.numpy()) for name, value in variables.items()],
+        }  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_nvidias_tensorflow_pickles(place: Path, residual: bool) -> None:
+    r = random(11)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=r)
+
+    mapping = {}
+    for i, inputs in enumerate((8, 10)):
+        mapping |= {f"Dense{i}/weight": drawn(inputs, 10), f"Dense{i}/bias": drawn(10)}
+    synthesis = {"4x4/Const/const": drawn(1, 12, 4, 4), "lod": drawn()}
+    number = 0
+    for side, width in WIDTHS.items():
+        below = WIDTHS.get(side // 2, width)
+        convs = [("Conv", width)] if side == 4 else [("Conv0_up", below), ("Conv1", width)]
+        for conv, inputs in convs:
+            name = f"{side}x{side}/{conv}"
+            synthesis |= {
+                f"{name}/weight": drawn(3, 3, inputs, width), f"{name}/bias": drawn(width),
+                f"{name}/noise_strength": drawn(), f"noise{number}": drawn(1, 1, side, side),
+                f"{name}/mod_weight": drawn(10, inputs), f"{name}/mod_bias": drawn(inputs),
+            }  # fmt: skip
+            number += 1
+        if residual and side > 4:
+            synthesis[f"{side}x{side}/Skip/weight"] = drawn(1, 1, below, width)
+        if not residual or side == 16:
+            name = f"{side}x{side}/ToRGB"
+            synthesis |= {
+                f"{name}/weight": drawn(1, 1, width, 3), f"{name}/bias": drawn(3),
+                f"{name}/mod_weight": drawn(10, width), f"{name}/mod_bias": drawn(width),
+            }  # fmt: skip
+    whole = Network(
+        {"dlatent_avg": drawn(10)}, mapping=Network(mapping), synthesis=Network(synthesis)
+    )
+    content = pickle.dumps((None, None, whole), protocol=2)
+    name = f"c{Network.__module__}\nNetwork\n".encode()
+    assert name in content
+    Path("theirs.pkl").write_bytes(content.replace(name, b"cdnnlib.tflib.network\nNetwork\n"))
+    ours = imported(file="theirs.pkl")
+    z = drawn(2, 8)
+    close(ours(z), tensorflow(mapping, synthesis, z))
+
+
+def tensorflow(mapping: dict[str, Tensor], w: dict[str, Tensor], z: Tensor) -> Tensor:
+    """The first release's operations: matrices [in out], kernels [h w in out]."""
+    v = normalised(z)
+    for i in (0, 1):
+        weight = mapping[f"Dense{i}/weight"]
+        x = v @ (weight * 0.01 / math.sqrt(len(weight))) + mapping[f"Dense{i}/bias"] * 0.01
+        v = F.leaky_relu(x, 0.2) * math.sqrt(2)
+    x, image, number = w["4x4/Const/const"].expand(len(z), -1, -1, -1), None, 0
+    residual = "16x16/Skip/weight" in w
+
+    def modulated_tf(x: Tensor, name: str, up: bool, demodulate: bool) -> Tensor:
+        weight = w[f"{name}/weight"]
+        style = v @ (w[f"{name}/mod_weight"] / math.sqrt(10)) + w[f"{name}/mod_bias"] + 1
+        kernels = weight[None] * style[:, None, None, :, None] / math.sqrt(weight[..., 0].numel())
+        if demodulate:
+            kernels = kernels * (kernels.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+        images = []
+        for one, kernel in zip(x, kernels.permute(0, 4, 3, 1, 2), strict=True):
+            one = one[None]
+            if up:  # zeros between the pixels, and the kernel as it is
+                b, c, h, side = one.shape
+                spread = one.new_zeros(b, c, 2 * h - 1, 2 * side - 1)
+                spread[:, :, ::2, ::2] = one
+                y = resampled(F.conv2d(spread, kernel, padding=2), 1, (1, 1), 4.0)
+            else:
+                y = F.conv2d(one, kernel, padding=kernel.shape[2] // 2)
+            images.append(y)
+        return torch.cat(images)
+
+    for side in WIDTHS:
+        past = None
+        if residual and side > 4:
+            skip = w[f"{side}x{side}/Skip/weight"]
+            past = F.conv2d(
+                resampled(x, 2, (2, 1), 4.0), skip.permute(3, 2, 0, 1) / math.sqrt(x.shape[1])
+            )
+        for conv in ("Conv",) if side == 4 else ("Conv0_up", "Conv1"):
+            name = f"{side}x{side}/{conv}"
+            x = modulated_tf(x, name, conv == "Conv0_up", True)
+            x = x + w[f"noise{number}"] * w[f"{name}/noise_strength"]
+            x = F.leaky_relu(x + w[f"{name}/bias"][:, None, None], 0.2) * math.sqrt(2)
+            number += 1
+        x = x if past is None else (x + past) * math.sqrt(0.5)
+        if f"{side}x{side}/ToRGB/weight" in w:
+            own = modulated_tf(x, f"{side}x{side}/ToRGB", False, False)
+            own = own + w[f"{side}x{side}/ToRGB/bias"][:, None, None]
+            image = own if image is None else resampled(image, 2, (2, 1), 4.0) + own
+    assert image is not None
+    return image
+
+
 def rosinality_shapes() -> Holder:
     shapes: dict[str, tuple[int, ...]] = {"input.input": (1, 12, 4, 4)}
     buffers: dict[str, Tensor] = {}

@@ -16,6 +16,8 @@ DEEPEST = 6
 AVERAGES = ("g_ema", "G_ema", "GE", "Gs", "netG_ema", "avgG", "ema", "params_ema")
 GENERATORS = ("netG", "G", "g", "generator", "gen", "model", "state_dict")
 OTHERS = ("netD", "D", "d", "discriminator", "dis", "optim", "augment")
+# The class of networks of NVIDIA's TensorFlow code.
+_TENSORFLOW = "dnnlib.tflib.network.Network"
 _PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 
 
@@ -71,6 +73,12 @@ def _walk(
     fields = fields_of(value)
     if fields is None:
         return
+    if isinstance(value, Instance) and str(value.made_by) == _TENSORFLOW:
+        tensors = dict(_of_tensorflow(fields, ""))
+        if tensors:
+            about = {"class": _TENSORFLOW, "arguments": fields.get("static_kwargs", {})}
+            yield Candidate(place, tensors, about, siblings)
+        return
     if "_modules" in fields:  # a module of torch's
         tensors = dict(_of_module(fields, "", set()))
         if tensors:
@@ -84,6 +92,22 @@ def _walk(
         if isinstance(item, dict | Instance | tuple | list):
             beside = {k: v for k, v in fields.items() if isinstance(k, str) and k != name}
             yield from _walk(item, _join(place, str(name)), beside, depth + 1, seen)
+
+
+def _of_tensorflow(fields: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """A network's variables, a list of (name, array), and its components' by ``component/name``."""
+    variables = fields.get("variables")
+    for item in variables if isinstance(variables, list) else ():  # pyright: ignore
+        match item:
+            case (str() as name, value) if is_tensor(value):
+                yield f"{prefix}{name}", value
+            case _:
+                continue
+    components = fields.get("components")
+    for name, part in components.items() if isinstance(components, dict) else ():  # pyright: ignore
+        inner = fields_of(part)
+        if inner is not None and prefix.count("/") < DEEPEST:
+            yield from _of_tensorflow(inner, f"{prefix}{name}/")
 
 
 def is_tensor(value: object) -> bool:

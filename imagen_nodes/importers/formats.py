@@ -25,6 +25,7 @@ Importer = Callable[[Candidate], Imported]
 
 FORMATS: dict[str, Importer] = {
     "StyleGAN2 of NVIDIA's PyTorch code": stylegan2.nvidia_generator,
+    "StyleGAN2 of NVIDIA's TensorFlow code": stylegan2.tensorflow_generator,
     "StyleGAN2 of rosinality's code": stylegan2.rosinality_generator,
     "R3GAN": r3gan.generator,
     "BigGAN-deep of Hugging Face": biggan.hugging_face_deep,

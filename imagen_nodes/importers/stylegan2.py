@@ -1,5 +1,5 @@
-"""StyleGAN2 files: NVIDIA's PyTorch pickles (stylegan2-ada-pytorch and its descendants), and
-rosinality's checkpoints.
+"""StyleGAN2 files: NVIDIA's PyTorch pickles (stylegan2-ada-pytorch and its descendants) and
+TensorFlow pickles (the first release), and rosinality's checkpoints.
 
 Their layers are ours one to one (``networks/stylegan2.py``); names differ, and rosinality's weights
 have a leading axis and its constants are spread over convs and to_rgbs.
@@ -123,6 +123,82 @@ def nvidia_discriminator(candidate: Candidate) -> Imported:
     _check_filters(names)
     names.finish()
     return Imported(architecture, state, task="discriminate")
+
+
+def tensorflow_generator(candidate: Candidate) -> Imported:
+    """``Gs`` or ``G`` of the first release, in TensorFlow: kernels [h w in out], matrices [in out],
+    those of layers that double turned by 180 degrees, biases of styles less 1.
+
+    Raises:
+        Other: it is none."""
+    names = Names(candidate.tensors)
+    if not names.has("synthesis/4x4/Const/const"):
+        raise Other("no synthesis/4x4/Const/const")
+    if names.has("mapping/LabelConcat/weight"):
+        raise Other("class labels, which its mapping network takes otherwise")
+    sides = _sides(names, r"synthesis/(\d+)x\1/(?:Conv|Conv1)/weight")
+    last = sides[-1]
+
+    def conv_name(side: int, conv: str) -> str:
+        kind = "Conv" if side == 4 else {"conv0": "Conv0_up", "conv1": "Conv1"}[conv]
+        return f"synthesis/{side}x{side}/{kind}"
+
+    widths = {side: names.shape(f"{conv_name(side, 'conv1')}/weight")[3] for side in sides}
+    drawing = [side for side in sides if names.has(f"synthesis/{side}x{side}/ToRGB/weight")]
+    residual = names.has(f"synthesis/{last}x{last}/Skip/weight")
+    z_dim, w_dim = names.shape("mapping/Dense0/weight")
+    layers = _count(names, r"mapping/Dense\d+/weight")
+    architecture = StyleGAN2Generator.model_validate(
+        {
+            "resolution": last,
+            "channels": names.shape(f"synthesis/{last}x{last}/ToRGB/weight")[3],
+            "z_dim": z_dim,
+            "w_dim": w_dim,
+            "mapping_layers": layers,
+            "paths": "skip" if len(drawing) == len(sides) else "residual" if residual else "plain",
+            **_widths(widths),
+        }
+    )
+
+    def kernel(name: str, turned: bool = False) -> Tensor:
+        found = names.take(f"{name}/weight")
+        return (found.flip(0, 1) if turned else found).permute(3, 2, 0, 1)
+
+    state = {
+        "w_avg": names.take("dlatent_avg"),
+        "synthesis.constant": names.take("synthesis/4x4/Const/const")[0],
+    }
+    for i in range(layers):
+        state[f"mapping.layers.{i}.weight"] = names.take(f"mapping/Dense{i}/weight").t()
+        state[f"mapping.layers.{i}.bias"] = names.take(f"mapping/Dense{i}/bias")
+    number = 0
+    for side in sides:
+        ours = f"synthesis.blocks.{side}"
+        parts = [(conv, conv_name(side, conv), conv == "conv0") for conv in ("conv0", "conv1")]
+        for conv, theirs, up in parts[1:] if side == 4 else parts:
+            state[f"{ours}.{conv}.weight"] = kernel(theirs, up)
+            state[f"{ours}.{conv}.bias"] = names.take(f"{theirs}/bias")
+            state[f"{ours}.{conv}.noise_strength"] = names.take(f"{theirs}/noise_strength")
+            state[f"{ours}.{conv}.noise"] = names.take(f"synthesis/noise{number}")[0, 0]
+            state |= _tensorflow_style(names, theirs, f"{ours}.{conv}")
+            number += 1
+        if side in drawing:
+            theirs = f"synthesis/{side}x{side}/ToRGB"
+            state[f"{ours}.to_image.weight"] = kernel(theirs)
+            state[f"{ours}.to_image.bias"] = names.take(f"{theirs}/bias")
+            state |= _tensorflow_style(names, theirs, f"{ours}.to_image")
+        if residual and side > 4:
+            state[f"{ours}.skip.weight"] = kernel(f"synthesis/{side}x{side}/Skip", True)
+    names.ignore("lod", "synthesis/lod")
+    names.finish()
+    return Imported(architecture, state)
+
+
+def _tensorflow_style(names: Names, theirs: str, ours: str) -> dict[str, Tensor]:
+    return {
+        f"{ours}.style.weight": names.take(f"{theirs}/mod_weight").t(),
+        f"{ours}.style.bias": names.take(f"{theirs}/mod_bias") + 1,
+    }
 
 
 def rosinality_generator(candidate: Candidate) -> Imported:

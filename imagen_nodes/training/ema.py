@@ -39,9 +39,10 @@ class EMA:
     @torch.no_grad()
     def snapshot(self, latents: list[tuple[Tensor, Tensor | None]]) -> nn.Module:
         """A copy of the average, with batch norm statistics of its own over ``latents``, a list of
-        (z, labels) batches: those averaged from the raw network's are too wide."""
-        network = copy.deepcopy(self.network)
-        standing_statistics(network, latents)
+        (z, labels) batches: those averaged from the raw network's are too wide. None: those."""
+        network = copy.deepcopy(self.network).eval()
+        if latents:
+            standing_statistics(network, latents)
         return network
 
 

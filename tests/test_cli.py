@@ -22,7 +22,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_runs(example, capsys):
-    assert main(["run", str(example)]) == 0
+    assert main(["run", str(example), "--input", str(ROOT / "examples" / "input")]) == 0
     files = capsys.readouterr().out.split()
     assert files
     for file in files:

@@ -1,7 +1,5 @@
 """The example workflows, each as its user would run it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +13,8 @@ SIZES = {
     "generate": ((270, 270), 1),
     "class_sheet": ((338, 270), 1),
     "latent_walk": ((128, 128), 72),
+    "super_resolve": ((384, 448), 1),
+    "denoise": ((240, 280), 1),
 }
 
 
@@ -24,7 +24,7 @@ def test_all_are_listed():
 
 @pytest.mark.parametrize("name", SIZES)
 def test_an_example(name, tmp_path):
-    runner = Runner(output=tmp_path, input=Path("examples/input"))
+    runner = Runner(output=tmp_path, input=EXAMPLES[0].parent.parent / "input")
     results = runner.run(name)
     (file,) = [file for result in results.values() for file in result.files]
     with Image.open(file) as picture:

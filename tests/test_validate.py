@@ -101,7 +101,7 @@ def test_a_missing_weights_file_is_answered_with_what_there_is(runner):
     }
     text = complaint(runner, prompt)
     assert "input name: there is no 'dcgan-cats.safetensors'" in text
-    assert "There is: cgan-cifar10.safetensors, dcgan-cifar10.safetensors" in text
+    assert "There is: cgan-cifar10.safetensors, dcgan-cifar10.safetensors, denoise" in text
 
 
 def test_constants_are_converted_in_a_copy(runner):

@@ -1,0 +1,82 @@
+"""The weights that ship, on a picture: what they are for, they do."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from imagen_nodes import cards, checkpoint
+from imagen_nodes.evaluation.paired import psnr_rgb, psnr_y
+from imagen_nodes.folders import files, shipped
+from imagen_nodes.graph.local import LocalHost
+from imagen_nodes.super_resolution import enlarge, restore
+from imagen_nodes.training.degradation import Shrink
+from imagen_nodes.training.randomness import Numbers
+
+WEIGHTS = shipped("weights")
+HOST = LocalHost(device="cpu")
+# Bytes: of a file, of all.
+LARGEST, ALL = 16 << 20, 60 << 20
+
+
+def picture():
+    """IMAGE of a painting, 192x224 px."""
+    with Image.open(Path(__file__).parent / "data" / "pearl.png") as opened:
+        return torch.from_numpy(np.asarray(opened.convert("RGB")).copy()).float()[None] / 255
+
+
+def network(image):
+    return image.movedim(3, 1) * 2 - 1
+
+
+def test_sizes_and_cards():
+    found = files([WEIGHTS], [".safetensors"])
+    assert sum(path.stat().st_size for path in found.values()) < ALL
+    for path in found.values():
+        assert path.stat().st_size < LARGEST
+        card = checkpoint.inspect(path).card
+        assert card.licence
+        assert card.description
+        if path.parent.name != "metrics":
+            assert card.quality
+            assert card.training
+            assert card.thumbnail
+    assert cards.overview(WEIGHTS) == (WEIGHTS / "README.md").read_text()
+
+
+def test_super_resolution_is_nearer_than_bicubic():
+    model = checkpoint.load(WEIGHTS / "sr-x4-fidelity.safetensors")
+    clean = picture()
+    small = Shrink().apply(clean.movedim(3, 1), 4, Numbers(torch.Generator()))
+    with torch.inference_mode():
+        found = enlarge(HOST, model, small.movedim(1, 3))
+    plain = F.interpolate(small, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1)
+    ours = float(psnr_y(network(found), network(clean), 4))
+    assert ours > float(psnr_y(plain * 2 - 1, network(clean), 4)) + 1
+
+
+@pytest.mark.parametrize(("sigma", "gain"), [(15, 5.5), (25, 7.5), (50, 9.5)])
+def test_denoising(sigma, gain):
+    model = checkpoint.load(WEIGHTS / "denoise.safetensors")
+    clean = picture()
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (clean + noise * sigma / 255).clamp(0, 1).mul(255).round().div(255)
+    with torch.inference_mode():
+        found = restore(HOST, model, noisy)
+        unchanged = restore(HOST, model, clean)
+    before, after = (float(psnr_rgb(network(x), network(clean))) for x in (noisy, found))
+    assert after > before + gain
+    # A clean picture stays what it is.
+    assert float(psnr_rgb(network(unchanged), network(clean))) > 34
+
+
+def test_classes_are_told_apart():
+    """By the mean colour of what is drawn: ships lie in the blue, frogs in the green."""
+    model = checkpoint.load(WEIGHTS / "cgan-cifar10.safetensors")
+    z = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ship, frog = (model.network(z, torch.full((64,), n)).mean((0, 2, 3)) for n in (8, 6))
+    assert ship[2] - ship[0] > frog[2] - frog[0] + 0.1

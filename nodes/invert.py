@@ -8,10 +8,6 @@ from imagen_nodes.graph.host import Host
 from imagen_nodes.graph.node import Node
 from imagen_nodes.graph.sockets import Image, Latent, Mask, Model, Seed, Widget
 
-Steps = Annotated[int, Field(ge=1, le=10_000)]
-Rate = Annotated[float, Field(gt=0, le=1), Widget(step=0.01)]
-Perceptual = Annotated[float, Field(ge=0, le=100), Widget(step=0.1)]
-
 
 class Inverted(NamedTuple):
     latent: Latent
@@ -22,7 +18,42 @@ class Filled(NamedTuple):
     image: Image
 
 
-class Invert(Node):
+class Search(Node):
+    """What both nodes are told of the search for latents."""
+
+    model: Model
+    """Generator of pictures like these."""
+    image: Image
+    """Pictures to find latents of; they are resized to the generator's size."""
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """Steps of the search."""
+    rate: Annotated[float, Field(gt=0, le=1), Widget(step=0.01)] = 0.05
+    """How far a step goes."""
+    perceptual: Annotated[float, Field(ge=0, le=100), Widget(step=0.1)] = 1.0
+    """Weight of how alike they look (LPIPS), beside equal pixels."""
+    label: str = "0"
+    """Name or number of the class, where the generator has classes."""
+    seed: Seed = 0
+    """Of the random latents of which the best begins."""
+
+    def found(self, host: Host, mask: Mask | None) -> Inverted:
+        from imagen_nodes import generation, inversion
+
+        latent = inversion.invert(
+            host,
+            self.model,
+            self.image,
+            mask,
+            self.steps,
+            self.rate,
+            self.perceptual,
+            self.label,
+            self.seed,
+        )
+        return Inverted(latent, generation.generate(host, self.model, latent))
+
+
+class Invert(Search):
     """Find latents whose image is a given picture, to edit it or to walk from it.
 
     They are searched for by optimisation, with a preview. Pictures should be like those that the
@@ -34,41 +65,14 @@ class Invert(Node):
     title = "Invert"
     category = "Imagen/latents"
 
-    model: Model
-    """Generator."""
-    image: Image
-    """Pictures to find latents of."""
-    steps: Steps = 200
-    """Steps of the search."""
-    rate: Rate = 0.05
-    """How far a step goes."""
-    perceptual: Perceptual = 1.0
-    """Weight of how alike they look (LPIPS), beside equal pixels."""
-    label: str = "0"
-    """Name or number of the class, where the generator has classes."""
-    seed: Seed = 0
-    """Of the random latents of which the best begins."""
     mask: Mask | None = None
     """What not to look at (1), so that the generator makes it up; nothing: look at all of it."""
 
     def run(self, host: Host) -> Inverted:
-        from imagen_nodes import generation, inversion
-
-        latent = inversion.invert(
-            host,
-            self.model,
-            self.image,
-            self.mask,
-            self.steps,
-            self.rate,
-            self.perceptual,
-            self.label,
-            self.seed,
-        )
-        return Inverted(latent, generation.generate(host, self.model, latent))
+        return self.found(host, self.mask)
 
 
-class InpaintByInversion(Node):
+class InpaintByInversion(Search):
     """Fill in what is masked with what a generator makes of the rest.
 
     Works with any generator of such pictures (faces, digits, ...) and needs no training of its own;
@@ -79,38 +83,12 @@ class InpaintByInversion(Node):
     title = "Inpaint by Inversion"
     category = "Imagen/pictures"
 
-    model: Model
-    """Generator of pictures like these."""
-    image: Image
-    """Pictures to fill in."""
     mask: Mask
     """What to fill in (1); one for all pictures, or one each."""
-    steps: Steps = 200
-    """Steps of the search."""
-    rate: Rate = 0.05
-    """How far a step goes."""
-    perceptual: Perceptual = 1.0
-    """Weight of how alike they look (LPIPS), beside equal pixels."""
-    label: str = "0"
-    """Name or number of the class, where the generator has classes."""
-    seed: Seed = 0
-    """Of the random latents of which the best begins."""
 
     def run(self, host: Host) -> Filled:
-        from imagen_nodes import generation, inversion
+        from imagen_nodes import inversion
 
         if not self.mask.any():
             return Filled(self.image)
-        latent = inversion.invert(
-            host,
-            self.model,
-            self.image,
-            self.mask,
-            self.steps,
-            self.rate,
-            self.perceptual,
-            self.label,
-            self.seed,
-        )
-        drawn = generation.generate(host, self.model, latent)
-        return Filled(inversion.fill(self.image, self.mask, drawn))
+        return Filled(inversion.fill(self.image, self.mask, self.found(host, self.mask).image))

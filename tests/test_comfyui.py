@@ -3,6 +3,7 @@ requirements are installed for COMFYUI_PYTHON (default: this Python)."""
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def comfyui(tmp_path_factory):
     for name in ("packs", "user"):
         (folder / name).mkdir()
     (folder / "packs" / "imagen-nodes").symlink_to(ROOT)
+    shutil.copytree(EXAMPLES.parent / "input", folder / "input")
     paths = folder / "paths.yaml"
     paths.write_text(f"test:\n  base_path: {folder}\n  custom_nodes: packs\n")
     with socket.socket() as probe:
@@ -44,7 +46,7 @@ def comfyui(tmp_path_factory):
     options = {
         "--port": port,
         "--output-directory": folder / "output",
-        "--input-directory": folder,
+        "--input-directory": folder / "input",
         "--temp-directory": folder / "temp",
         "--user-directory": folder / "user",
         "--extra-model-paths-config": paths,

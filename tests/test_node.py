@@ -127,12 +127,12 @@ def test_ids_are_file_formats():
             "ImagenInpaintByInversion",
             "model",
             "image",
-            "mask",
             "steps",
             "rate",
             "perceptual",
             "label",
             "seed",
+            "mask",
         ),
     ]
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,11 @@ def test_comfyuis_door_does_nothing_elsewhere():
 def test_public_names():
     assert imagen_nodes.__all__ == sorted(imagen_nodes.__all__)
     assert all(hasattr(imagen_nodes, name) for name in imagen_nodes.__all__)
+
+
+def test_the_wheel_has_every_package():
+    """pyproject.toml lists them, since two lie beside the library."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = {path.parent for path in (ROOT / "imagen_nodes").rglob("__init__.py")}
+    names = {".".join(path.relative_to(ROOT).parts) for path in packages}
+    assert names <= set(listed)

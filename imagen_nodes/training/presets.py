@@ -72,8 +72,8 @@ ROWS: tuple[tuple[Any, ...], ...] = (
     ("progressive-cifar10", "wasserstein",  GROWING_G,  GROWING_D,                         GP_AND_DRIFT,  1,  EQUALISED,   GROWTH),
     ("stylegan2-cifar10",   "bce",          STYLES_32,  PLAIN_32,                          LAZY_R1,       1,  STYLED,      {}),
     ("multi-scale-cifar10", "bce",          {},         THREE_SCALES,                      (),            1,  USUAL,       {}),
-    ("stylegan2-64",        "bce",          STYLES_64,  RESIDUAL_64,                       LAZY_R1_PL,    1,  STYLED,      {"style_mixing": 0.9}),
     ("dcgan-64",            "bce",          SIXTY_FOUR, SIXTY_FOUR,                        (),            1,  USUAL,       {}),
+    ("stylegan2-64",        "bce",          STYLES_64,  RESIDUAL_64,                       LAZY_R1_PL,    1,  STYLED,      {"style_mixing": 0.9}),
 )
 # fmt: on
 

@@ -22,9 +22,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .errors import DataError, UsageError
-from .folders import WEIGHTS, find_weights, inside, offered_weights, shipped
-from .graph.local import latents_in
+from .folders import WEIGHTS, annotated, find_weights, latents_in, offered_weights, shipped
 from .graph.node import DeclaredNode, Input, Output
 from .nodes import NODES  # pyright: ignore[reportMissingImports]
 
@@ -70,31 +68,23 @@ class ComfyHost:
 
     def choices(self, kind: str) -> Sequence[str]:
         if kind == "latents":
-            inputs, outputs = (
-                folder_paths.get_input_directory(),
-                folder_paths.get_output_directory(),
-            )
-            return latents_in(Path(inputs), Path(outputs))
+            return latents_in(self._folders)
         assert kind == "weights", kind
         return list(offered_weights(self._weights_folders))
 
     def weights(self, name: str) -> Path:
         return find_weights(self._weights_folders, name)
 
+    @property
+    def _folders(self) -> dict[str, Path]:
+        kinds = ("input", "output", "temp")
+        return {kind: Path(folder_paths.get_directory_by_type(kind)) for kind in kinds}
+
     def latents(self, name: str) -> Path:
-        kind, folder = "input", folder_paths.get_input_directory()
-        if name.endswith(" [output]"):
-            name, kind = name.removesuffix(" [output]"), "output"
-            folder = folder_paths.get_output_directory()
-        path = inside(Path(folder), name)
-        if path is None:
-            raise UsageError(f"{name}: leaves the {kind} folder; latents are read there only")
-        if not path.is_file():
-            raise DataError(f"{name}: no such file of latents in the {kind} folder")
-        return path
+        return annotated(self._folders, name, "latents")
 
     def save_folder(self, kind: str) -> Path:
-        return Path(folder_paths.get_directory_by_type(kind))
+        return self._folders[kind]
 
     @contextmanager
     def running(self, model: Model) -> Generator[Running]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .errors import CheckpointError
+from .errors import CheckpointError, DataError, UsageError
 
 # Files with a card; files that hold tensors by the word of their format; and what Load Checkpoint
 # takes: of the latter, those whose tensors torch's weights-only loader reads.
@@ -36,6 +36,35 @@ def inside(folder: Path, name: str) -> Path | None:
     root = folder.resolve()
     path = (root / name).resolve()
     return path if path.is_relative_to(root) else None
+
+
+def annotated(folders: Mapping[str, Path], name: str, what: str) -> Path:
+    """The file ``name`` in the input folder, or ``name [output]`` in the output folder, or in
+    whichever of ``folders`` it names so.
+
+    Args:
+        what: such files are, for people.
+
+    Raises:
+        UsageError: it leaves the folder.
+        DataError: it is not there."""
+    kind = "input"
+    for other in folders:
+        if name.endswith(f"[{other}]"):
+            name, kind = name[: -len(other) - 2].rstrip(), other
+    folder = folders[kind]
+    path = inside(folder, name)
+    if path is None:
+        raise UsageError(f"{name}: leaves the {kind} folder {folder}; {what} are read there only")
+    if not path.is_file():
+        raise DataError(f"{name}: no such file of {what} in the {kind} folder {folder}")
+    return path
+
+
+def latents_in(folders: Mapping[str, Path]) -> list[str]:
+    """Names of files of latents, as :func:`annotated` takes them."""
+    inputs, outputs = (files([folders[kind]], CHECKPOINTS) for kind in ("input", "output"))
+    return [*inputs, *(f"{name} [output]" for name in outputs)]
 
 
 def files(folders: Iterable[Path], suffixes: Iterable[str]) -> dict[str, Path]:

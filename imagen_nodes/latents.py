@@ -170,11 +170,8 @@ def labelled(latents: Latents, numbers: list[int], every: bool) -> Latents:
     return latents.with_labels(turns[: latents.count])
 
 
-def save(path: Path, latents: Latents, model: str = "") -> None:
+def save(path: Path, latents: Latents) -> None:
     """Write latents as a safetensors file, whole or not at all.
-
-    Args:
-        model: name of the weights that they are of; empty: not known.
 
     Raises:
         StorageError: it cannot be written."""
@@ -183,7 +180,7 @@ def save(path: Path, latents: Latents, model: str = "") -> None:
     tensors = {"w" if latents.z is None else "z": latents.values.contiguous()}
     if latents.labels is not None:
         tensors["labels"] = latents.labels.contiguous()
-    write_atomically(path, to_bytes(tensors, {FILE_KEY: FILE_VERSION, "model": model}))
+    write_atomically(path, to_bytes(tensors, {FILE_KEY: FILE_VERSION}))
 
 
 def load(path: Path) -> Latents:

@@ -298,10 +298,10 @@ def test_channels_at_every_resolution() -> None:
     for sides, factors in (
         (BigGANGenerator(resolution=512, z_dim=160).sides, biggan.GENERATOR[512][1:]),
         (BigGANDiscriminator(resolution=256).sides, biggan.DISCRIMINATOR[256][:-1]),
-        (BigGANDeepDiscriminator(resolution=256).sides, biggan_deep.DISCRIMINATOR[256][1:]),
+        (BigGANDeepDiscriminator(resolution=256).sides, biggan.DISCRIMINATOR[256][1:]),
     ):
         assert len(sides) == len(factors)
-    for table in (biggan.GENERATOR, biggan.DISCRIMINATOR, biggan_deep.DISCRIMINATOR):
+    for table in (biggan.GENERATOR, biggan.DISCRIMINATOR):
         assert tuple(table) == biggan.RESOLUTIONS
     assert all(i >= o for row in biggan.GENERATOR.values() for i, o in pairwise(row))
 

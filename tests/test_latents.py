@@ -180,7 +180,7 @@ def test_files_hold_latents(tmp_path, kind, classes):
     given = drawn(3, classes=classes)
     if kind == "w":
         given = Latents(None, given.labels, torch.randn(3, 6, 8))
-    latents.save(tmp_path / "a.safetensors", given, "x.safetensors")
+    latents.save(tmp_path / "a.safetensors", given)
     found = latents.load(tmp_path / "a.safetensors")
     assert (found.z is None) == (kind == "w")
     assert torch.equal(found.values, given.values)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, UsageError
-from ..folders import files, find_weights, inside, offered_weights, shipped
+from ..errors import UsageError
+from ..folders import annotated, files, find_weights, latents_in, offered_weights, shipped
 from .execute import Listener
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class LocalHost:
         if kind == "upscale_models":
             return list(offered_weights(self._upscale_folders))
         if kind == "latents":
-            return latents_in(self.folders["input"], self.folders["output"])
+            return latents_in(self.folders)
         return list(files([self.folders["input"]], PICTURES))
 
     @property
@@ -92,28 +92,13 @@ class LocalHost:
             yield placed(model, self.device)
 
     def latents(self, name: str) -> Path:
-        return self._file(name, "latents")
+        return annotated(self.folders, name, "latents")
 
     def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
         self.listen({"event": "progress", "node": self.node_id, "done": done, "total": total})
 
     def input_file(self, name: str) -> Path:
-        return self._file(name, "pictures")
-
-    def _file(self, name: str, what: str) -> Path:
-        kind = "input"
-        for other in ("input", "output", "temp"):
-            if name.endswith(f"[{other}]"):
-                name, kind = name[: -len(other) - 2].rstrip(), other
-        folder = self.folders[kind]
-        path = inside(folder, name)
-        if path is None:
-            raise UsageError(
-                f"{name}: leaves the {kind} folder {folder}; {what} are read there only"
-            )
-        if not path.is_file():
-            raise DataError(f"{name}: no such file of {what} in the {kind} folder {folder}")
-        return path
+        return annotated(self.folders, name, "pictures")
 
     def save_folder(self, kind: str) -> Path:
         return self.folders[kind]
@@ -124,12 +109,3 @@ class LocalHost:
             for kind in ("images", "latents")
             for item in ui.get(kind, ())
         )
-
-
-def latents_in(inputs: Path, outputs: Path) -> list[str]:
-    """Names of files of latents: in the input folder, and marked so in the output folder."""
-    suffixes = {".safetensors"}
-    return [
-        *files([inputs], suffixes),
-        *(f"{name} [output]" for name in files([outputs], suffixes)),
-    ]

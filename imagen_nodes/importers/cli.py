@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from .candidates import Candidate
+
+if TYPE_CHECKING:
+    from .candidates import Candidate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

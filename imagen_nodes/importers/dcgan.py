@@ -1,8 +1,8 @@
 """The DCGAN family: PyTorch's tutorial and its many copies, a ``Sequential`` of transposed
 convolutions under any name, with or without batch norm, biases and a class embedding.
 
-Kernels are in the tensors' shapes; strides, padding and activations are not. They are taken to be
-the usual ones, by :data:`USUAL`, unless ``--layers`` says otherwise.
+Kernels are in the tensors' shapes; strides and padding are not, and are taken to be the usual ones,
+by :data:`USUAL`, unless ``--layers`` says otherwise. Activations are taken to be DCGAN's.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def generator(candidate: Candidate, layers: str = "") -> Imported:
     Raises:
         Other: it is none.
         UsageError: ``layers`` is not of that form."""
+    import torch
+
     names = Names(candidate.without_prefix(*WRAPPERS))
     found, embedding = _layers(names)
     shapes = [names.shape(f"{layer.name}.weight") for layer in found]
@@ -57,10 +59,7 @@ def generator(candidate: Candidate, layers: str = "") -> Imported:
     steps = _steps(layers, [shape[2] for shape in shapes])
     side = 1
     described: list[dict[str, object]] = []
-    for i, (layer, shape, (stride, padding, extra)) in enumerate(
-        zip(found, shapes, steps, strict=True)
-    ):
-        last = i == len(found) - 1
+    for layer, shape, (stride, padding, extra) in zip(found, shapes, steps, strict=True):
         side = (side - 1) * stride - 2 * padding + shape[2] + extra
         described.append(
             {
@@ -71,7 +70,6 @@ def generator(candidate: Candidate, layers: str = "") -> Imported:
                 "output_padding": extra,
                 "bias": names.has(f"{layer.name}.bias"),
                 "norm": bool(layer.norm),
-                "activation": "tanh" if last else "relu",
             }
         )
     architecture = ConvolutionStackGenerator.model_validate(
@@ -90,8 +88,6 @@ def generator(candidate: Candidate, layers: str = "") -> Imported:
         if architecture.layers[i].bias:
             state[f"convs.{i}.bias"] = names.take(f"{layer.name}.bias")
         if layer.norm:
-            import torch
-
             for part in sorted(NORM):
                 state[f"norms.{i}.{part}"] = names.take(f"{layer.norm}.{part}")
             state[f"norms.{i}.num_batches_tracked"] = torch.tensor(0)

@@ -65,7 +65,8 @@ from .residual import (
 )
 
 # Channels over ``width``: of the generator's maps from 4 px up; of what the discriminator's blocks
-# give, the first of which halve. 32 and 64 px: the authors' PyTorch code, the rest: the paper.
+# give, the first of which halve (BigGAN-deep's: its first convolution, then its stages). 32 and
+# 64 px: the authors' PyTorch code, the rest: the paper.
 GENERATOR = {
     32: (4, 4, 4, 4),
     64: (16, 16, 8, 4, 2),
@@ -178,11 +179,8 @@ class BigGANGenerator(BigGANGeneratorArchitecture):
         return BigGANGeneratorNetwork(self)
 
 
-class BigGANDiscriminator(BigGANArchitecture, DiscriminatorArchitecture):
-    """Images to one logit each by residual blocks."""
-
-    kind: Literal["biggan-discriminator"] = "biggan-discriminator"
-    """Names this architecture in files."""
+class BigGANDiscriminatorArchitecture(BigGANArchitecture, DiscriminatorArchitecture):
+    """What the discriminators share."""
 
     @property
     def spectral(self) -> bool:
@@ -190,20 +188,24 @@ class BigGANDiscriminator(BigGANArchitecture, DiscriminatorArchitecture):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of what each block gives."""
+        """Channels of what each block gives; of BigGAN-deep's first convolution, then its
+        stages."""
         return tuple(self.width * factor for factor in DISCRIMINATOR[self.resolution])
 
     @property
     def sides(self) -> tuple[int, ...]:
-        return discriminator_sides(self.resolution)
+        last = 8 if self.resolution == 32 else 4
+        return powers_of_two(last, self.resolution // 2)[::-1]
+
+
+class BigGANDiscriminator(BigGANDiscriminatorArchitecture):
+    """Images to one logit each by residual blocks."""
+
+    kind: Literal["biggan-discriminator"] = "biggan-discriminator"
+    """Names this architecture in files."""
 
     def build(self) -> BigGANDiscriminatorNetwork:
         return BigGANDiscriminatorNetwork(self)
-
-
-def discriminator_sides(resolution: int) -> tuple[int, ...]:
-    """Where halving blocks end, px: down to 8 for 32 px, else to 4."""
-    return powers_of_two(8 if resolution == 32 else 4, resolution // 2)[::-1]
 
 
 class BigGANGeneratorNetwork(Network):

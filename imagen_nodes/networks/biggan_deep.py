@@ -35,25 +35,15 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import DiscriminatorArchitecture, Network, required
+from .architecture import Network, required
 from .biggan import (
-    BigGANArchitecture,
+    BigGANDiscriminatorArchitecture,
     BigGANGeneratorArchitecture,
-    discriminator_sides,
     initialise,
 )
 from .normalisation import BatchNorm2d, VectorConditionalBatchNorm2d, spectral_norm
 from .residual import Norm, Projection, conv1x1, conv3x3, doubled, doubled_conv
 
-# Channels over ``width``: of what the discriminator's first convolution gives, then its stages, the
-# first of which halve. From 128 px: the paper, below: the authors' PyTorch code.
-DISCRIMINATOR = {
-    32: (4, 4, 4, 4),
-    64: (1, 2, 4, 8, 16),
-    128: (1, 2, 4, 8, 16, 16),
-    256: (1, 2, 4, 8, 8, 16, 16),
-    512: (1, 1, 2, 4, 8, 8, 16, 16),
-}
 # Channels within a block are a quarter of those outside.
 RATIO = 4
 
@@ -76,26 +66,13 @@ class BigGANDeepGenerator(BigGANGeneratorArchitecture):
         return BigGANDeepGeneratorNetwork(self)
 
 
-class BigGANDeepDiscriminator(BigGANArchitecture, DiscriminatorArchitecture):
+class BigGANDeepDiscriminator(BigGANDiscriminatorArchitecture):
     """Images to one logit each by stages of bottleneck blocks."""
 
     kind: Literal["biggan-deep-discriminator"] = "biggan-deep-discriminator"
     """Names this architecture in files."""
     depth: Depth = 2
     """Blocks in each stage, the first of which halves."""
-
-    @property
-    def spectral(self) -> bool:
-        return self.spectral_norm
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of the first convolution, and of what each stage gives."""
-        return tuple(self.width * factor for factor in DISCRIMINATOR[self.resolution])
-
-    @property
-    def sides(self) -> tuple[int, ...]:
-        return discriminator_sides(self.resolution)
 
     def build(self) -> BigGANDeepDiscriminatorNetwork:
         return BigGANDeepDiscriminatorNetwork(self)

@@ -1,7 +1,7 @@
 """A generator that is a plain stack of transposed convolutions, layer by layer as somebody built
 it: what the many copies of DCGAN's tutorials are (``importers/dcgan.py``).
 
-    z [b z_dim], with a class embedding -> (transposed convolution, batch norm, activation) ...
+    z [b z_dim], with a class embedding -> (transposed convolution, batch norm, ReLU) ... -> tanh
 
 Source of the shape: Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep
 Convolutional Generative Adversarial Networks", 2015, section 3.
@@ -22,15 +22,6 @@ from .dcgan import initialise
 from .layers import DoublingConv2d
 
 Channels = Annotated[int, Field(ge=1, le=8192)]
-Activation = Literal["relu", "leaky-relu", "tanh", "sigmoid", "none"]
-ACTIVATIONS = {
-    "relu": F.relu,
-    "leaky-relu": lambda x: F.leaky_relu(x, 0.2),
-    "tanh": torch.tanh,
-    # To -1..1, as all generators here.
-    "sigmoid": lambda x: torch.sigmoid(x) * 2 - 1,
-    "none": lambda x: x,
-}
 
 
 class StackLayer(Spec):
@@ -50,8 +41,6 @@ class StackLayer(Spec):
     """Whether it has one."""
     norm: bool = True
     """Whether a batch norm follows."""
-    activation: Activation = "relu"
-    """What follows that."""
 
     def side(self, side: int) -> int:
         """Of the result, px."""
@@ -78,17 +67,17 @@ class ConvolutionStackGenerator(GeneratorArchitecture):
     """Number of classes; 0: unconditional."""
     class_dim: Annotated[int, Field(ge=0, le=8192)] = 0
     """Length of the class embedding."""
-    conditioning: Literal["beside", "product", "one-hot"] = "beside"
-    """How a class enters: an embedding behind z; one multiplied with z; a one-hot vector behind
-    z."""
+    conditioning: Literal["beside", "product"] = "beside"
+    """How the class embedding enters: behind z, or multiplied with it."""
     layers: Annotated[tuple[StackLayer, ...], Field(min_length=1, max_length=32)] = (
         StackLayer(outputs=512, stride=1, padding=0),
         StackLayer(outputs=256),
         StackLayer(outputs=128),
         StackLayer(outputs=64),
-        StackLayer(outputs=3, norm=False, activation="tanh"),
+        StackLayer(outputs=3, norm=False),
     )
-    """From one position to the image; by default those of PyTorch's tutorial."""
+    """From one position to the image, a ReLU behind each but the last, which has a tanh; by default
+    those of PyTorch's tutorial."""
 
     @model_validator(mode="after")
     def _layers_come_to_it(self) -> Self:
@@ -114,7 +103,7 @@ class ConvolutionStackGenerator(GeneratorArchitecture):
         """Channels of the first layer."""
         if not self.classes or self.conditioning == "product":
             return self.z_dim
-        return self.z_dim + (self.classes if self.conditioning == "one-hot" else self.class_dim)
+        return self.z_dim + self.class_dim
 
     def width_at(self, side: int) -> int:
         """Channels of the maps of ``side`` px; of the first larger ones where there are none."""
@@ -136,9 +125,8 @@ class ConvolutionStackGeneratorNetwork(Network):
     def __init__(self, architecture: ConvolutionStackGenerator) -> None:
         super().__init__()
         a = architecture
-        self.architecture = a
-        embedded = a.classes and a.conditioning != "one-hot"
-        self.embed = nn.Embedding(a.classes, a.class_dim) if embedded else None
+        self.conditioning = a.conditioning
+        self.embed = nn.Embedding(a.classes, a.class_dim) if a.classes else None
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         inputs = a.inputs
         for layer in a.layers:
@@ -159,18 +147,14 @@ class ConvolutionStackGeneratorNetwork(Network):
             inputs = layer.outputs
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        a = self.architecture
-        if a.classes:
-            labels = required(labels, "generator")
-            if self.embed is None:
-                condition = F.one_hot(labels, a.classes).to(z.dtype)
-            else:
-                condition = self.embed(labels)
-            z = z * condition if a.conditioning == "product" else torch.cat([z, condition], 1)
+        if self.embed is not None:
+            condition = self.embed(required(labels, "generator"))
+            product = self.conditioning == "product"
+            z = z * condition if product else torch.cat([z, condition], 1)
         x = z[:, :, None, None]
-        for layer, conv, norm in zip(a.layers, self.convs, self.norms, strict=True):
-            x = ACTIVATIONS[layer.activation](norm(conv(x)))
-        return x
+        for conv, norm in zip(self.convs[:-1], self.norms[:-1], strict=True):
+            x = F.relu(norm(conv(x)))
+        return torch.tanh(self.norms[-1](self.convs[-1](x)))
 
     def initialise(self, random: Generator) -> None:
         """New weights from ``random``: those of DCGAN; class embeddings ~ N(0, 1)."""

@@ -110,11 +110,15 @@ def degradation_of(model: Model, sigma: float | None) -> Callable[[Tensor, int],
     elif "degradation" in task:
         degradation = TypeAdapter[Degradation](Degradation).validate_python(task["degradation"])
 
-    def degrade(clean: Tensor, first: int) -> Tensor:
-        random = Numbers(torch_random(0, 0, first, "degradation"))
-        return degradation.apply(clean, scale, random)
+    return seeded(degradation, scale)
 
-    return degrade
+
+def seeded(degradation: Degradation, scale: int) -> Callable[[Tensor, int], Tensor]:
+    """A degradation of clean pictures ``[b c h w]`` in 0..1 whose random numbers depend on the
+    first one's number alone."""
+    return lambda clean, first: degradation.apply(
+        clean, scale, Numbers(torch_random(0, 0, first, "degradation"))
+    )
 
 
 def check_order(spec: Spec, *fields: str) -> None:

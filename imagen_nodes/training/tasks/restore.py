@@ -25,9 +25,9 @@ from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
 from ...networks.unet_discriminator import UNetDiscriminator
 from ..data.dataset import Dataset
-from ..degradation import Degradation, Shrink
+from ..degradation import Degradation, Shrink, seeded
 from ..losses import LOSSES, LossName
-from ..randomness import Numbers, torch_random
+from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 
@@ -228,7 +228,7 @@ class Restore(Task):
             pictures = (to_network(torch.from_numpy(dataset.images[i.numpy()])) for i in chosen)
             found = restoration.figures(
                 lambda seen: network(seen).float(),
-                self.degrade,
+                seeded(self.degradation, scale),
                 (x.to(device).add(1).div(2) for x in pictures),
                 scale,
                 f"tiles of {dataset.name}",
@@ -244,12 +244,6 @@ class Restore(Task):
         if self.adversarial_weight or self.perceptual_weight:
             return restoration.LPIPS
         return restoration.PSNR_Y if self.generator.scale > 1 else restoration.PSNR_RGB
-
-    def degrade(self, clean: Tensor, first: int) -> Tensor:
-        """What the network sees of ``clean [b c h w]`` in 0..1, in whole multiples of the scale;
-        random numbers depend on the number of the ``first`` picture alone."""
-        random = Numbers(torch_random(0, 0, first, "degradation"))
-        return self.degradation.apply(clean, self.generator.scale, random)
 
 
 def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:

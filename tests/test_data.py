@@ -406,6 +406,61 @@ def test_range_and_axes() -> None:
     assert batch.images[:, 1].unique().tolist() == [1.0]
 
 
+def domains(first: int, second: int) -> Dataset:
+    """``first`` images of the label 0, then ``second`` of the label 1; image i is filled with i."""
+    total = first + second
+    images = np.full((total, 4, 4, 3), np.arange(total).reshape(-1, 1, 1, 1), np.uint8)
+    return Dataset("domains", images, (np.arange(total) >= first).astype(np.int64))
+
+
+def numbers_of(batch: Batch) -> list[int]:
+    return batch.images[:, 0, 0, 0].add(1).mul(127.5).round().int().tolist()
+
+
+def test_domains_take_turns_each_in_epochs_of_its_own() -> None:
+    stream = Stream(domains(3, 5), seed=0, flip=False, domains=2)
+    batches = [stream.batch(nimg, 6) for nimg in range(0, 30, 6)]
+    labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
+    assert labels.tolist() == [0, 1] * 15
+    numbers = [number for batch in batches for number in numbers_of(batch)]
+    for one, count in ((numbers[::2], 3), (numbers[1::2], 5)):
+        first = 0 if count == 3 else 3
+        for start in range(0, 15, count):
+            assert sorted(one[start : start + count]) == list(range(first, first + count))
+    parts = [
+        Stream(domains(3, 5), seed=0, flip=False, domains=2, rank=rank, world=3).batch(6, 6)
+        for rank in range(3)
+    ]
+    assert numbers_of(together(parts)) == numbers[6:12]
+
+
+def test_each_domain_holds_out_its_share() -> None:
+    stream = Stream(domains(200, 50), seed=0, flip=False, held_out=0.1, domains=2)
+    assert stream.held_out(0, 8) is None, "of a set of fewer than 200 none is held out"
+    dataset = Dataset("d", np.zeros((500, 4, 4, 3), np.uint8), np.arange(500) % 2)
+    held_out = Stream(dataset, seed=0, flip=False, held_out=0.1, domains=2).held_out(0, 100)
+    assert held_out is not None
+    assert held_out.labels is not None
+    assert held_out.labels.tolist() == [0, 1] * 25
+
+
+def test_panels_are_mirrored_each_by_itself_and_cropped_alike() -> None:
+    images = np.zeros((40, 8, 16, 3), np.uint8)
+    images[:, :, :8] = np.arange(8)[:, None] * 10
+    images[:, :, 8:] = np.arange(8)[:, None] * 10 + 100
+    dataset = Dataset("pairs", images)
+    found = Stream(dataset, seed=0, flip=True, panels=2).batch(0, 40).images
+    left, right = found.add(1).mul(127.5).round().chunk(2, 3)
+    torch.testing.assert_close(right, left + 100)
+    mirrored = left[:, 0, 0, 0] == 70
+    assert 5 < int(mirrored.sum()) < 35
+    assert left[:, 0, 0].sort(1).values.tolist() == [[0, 10, 20, 30, 40, 50, 60, 70]] * 40
+    cropped = Stream(dataset, seed=0, flip=False, crop=0.5, panels=2).batch(0, 40).images
+    left, right = cropped.add(1).mul(127.5).chunk(2, 3)
+    torch.testing.assert_close(right, left + 100, rtol=0, atol=1e-3)
+    assert cropped.is_contiguous(memory_format=torch.channels_last)
+
+
 def together(parts: list[Batch]) -> Batch:
     labels = [part.labels for part in parts if part.labels is not None]
     return Batch(torch.cat([part.images for part in parts]), torch.cat(labels))

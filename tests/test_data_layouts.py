@@ -204,6 +204,32 @@ def test_what_is_listed_is_tested() -> None:
     assert LAYOUTS.keys() - elsewhere <= CASES.keys()
 
 
+@pytest.mark.parametrize(
+    ("folders", "names", "labels"),
+    [
+        (["train/x", "train/y", "test/x"], ("x", "y"), [0, 1]),
+        (["train", "test", "val"], (), None),
+        (["trainA", "trainB", "testA", "testB"], ("trainA", "trainB"), [0, 1]),
+        (["train", "bus"], ("bus", "train"), [0, 1]),
+        (["test", "val"], ("test", "val"), [0, 1]),
+    ],
+)
+def test_of_the_parts_of_a_data_set_those_to_train_on(
+    tmp_path: Path, folders: list[str], names: tuple[str, ...], labels: list[int] | None
+) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.png").write_bytes(PNGS[0])
+    said: list[str] = []
+    dataset = open_data(tmp_path, 8, 3, said.append)
+    assert dataset.class_names == names
+    assert (None if dataset.labels is None else dataset.labels.tolist()) == labels
+    left_out = [name for name in folders if name.startswith(("test", "val"))]
+    assert bool(said) == (bool(left_out) and "train" in folders[0])
+    if said:
+        assert "not for training" in said[0]
+
+
 def test_the_folder_itself_may_be_named(tmp_path: Path) -> None:
     for layout in ("CIFAR-100", "ImageNet", "FashionMNIST"):
         files, images, _, class_names = CASES[layout]

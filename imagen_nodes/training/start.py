@@ -142,10 +142,13 @@ def measure(recipe: Recipe, data: Path, device: torch.device, display: Display) 
 
 def _check_parts(recipe: Recipe, processes: Processes) -> None:
     parts = processes.world * recipe.accumulate
-    if recipe.batch % parts:
+    domains = recipe.task.wanted.domains
+    if recipe.batch % (parts * domains):
         raise TrainingError(
             f"batch: {recipe.batch} images do not split equally over {processes.world} processes "
-            f"with {recipe.accumulate} parts each; use a multiple of {parts}"
+            f"with {recipe.accumulate} parts each"
+            + f" and {domains} kinds of pictures" * (domains > 1)
+            + f"; use a multiple of {parts * domains}"
         )
 
 
@@ -222,6 +225,13 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
             f"{path}: has {classes} classes, but {recipe.name} is a recipe for "
             f"{wanted.classes}. Set task.generator.classes and task.discriminator.classes"
         )
+    if wanted.domains > 1 and (dataset.labels is None or classes != wanted.domains):
+        found = f"has {classes} subfolders" if classes else "has no subfolders for them"
+        raise DataError(
+            f"{path}: {recipe.name} takes {wanted.domains} kinds of pictures, but this {found}. "
+            f"Put each kind into a subfolder, {wanted.domains} in all; their alphabetical order "
+            "counts"
+        )
     display.note(f"data: {count} images of {dataset.name}" + f", {classes} classes" * bool(classes))
     if count < recipe.batch:
         display.note(f"note: fewer than a batch of {recipe.batch}; a batch repeats them")
@@ -244,6 +254,8 @@ def _stream(
         crop=recipe.crop,
         colour=recipe.colour,
         held_out=recipe.held_out,
+        panels=recipe.task.wanted.panels,
+        domains=recipe.task.wanted.domains,
         rank=processes.rank,
         world=processes.world,
         device=device,

@@ -28,6 +28,12 @@ class Wanted:
     """Of their labels; 0: it takes none."""
     tiles: bool = False
     """Whether pictures are cut into such images as they are, and not resized to them."""
+    panels: int = 1
+    """Pictures side by side in each image, all of the same width: each is mirrored, and cropped
+    alike, by itself."""
+    domains: int = 1
+    """Kinds of pictures, each in a subfolder, in alphabetical order. Images of a batch are of the
+    first kind, the second, the first ..., and their labels are these numbers, from 0."""
 
 
 # Measures a network that is shipped: figures, that which decides first.

@@ -19,6 +19,8 @@ from .source import Source, pictures_of
 SYNSET = r"n\d{8}"
 SYNSET_FILE = re.compile(r"(?i)synset[^/]*\.txt$")
 SYNSET_WORDS = re.compile(rf"(?m)^({SYNSET})\s+(\S.*?)\s*$")
+# Folders of the parts of a data set, of two domains perhaps: those to train on, and all.
+PARTS = re.compile(r"(train|test|val|valid|validation)([AB]?)")
 # In ILSVRC's archive, in torchvision's folder, or the classes alone. Nothing else of it is read.
 IMAGENET_FOLDERS = ("ILSVRC/Data/CLS-LOC/train/", "train/", "")
 
@@ -59,13 +61,23 @@ def imagenet(container: Container) -> Source | None:
 
 def pictures(container: Container) -> Source | None:
     """Any pictures. Two or more subfolders that hold all of them are classes, in alphabetical
-    order."""
+    order; but of ``train`` and ``test`` (or ``trainA``, ``trainB``, ``testA`` ...) only what is to
+    be trained on is taken."""
     names = list(filter(is_picture, container.members))
     if not names:
         return None
     found, class_names = classes(names)
     labels = dict(zip(names, found, strict=True))
-    return pictures_of(container, "pictures", labels, class_names)
+    notes: tuple[str, ...] = ()
+    kept = [name for name in class_names if name.startswith("train")]
+    if kept and len(kept) < len(class_names) and all(map(PARTS.fullmatch, class_names)):
+        numbers = {class_names.index(name) for name in kept}
+        names = [name for name, label in labels.items() if label in numbers]
+        left_out = " and ".join(name for name in class_names if name not in kept)
+        notes = (f"takes {' and '.join(kept)}; {left_out} are not for training",)
+        found, class_names = classes(names)
+        labels = dict(zip(names, found, strict=True))
+    return pictures_of(container, "pictures", labels, class_names, notes)
 
 
 def classes(names: Iterable[str]) -> tuple[list[int | None], tuple[str, ...]]:

@@ -33,6 +33,10 @@ class Stream:
             none of a set of fewer than 200.
         colour: strength of random changes of brightness, saturation and contrast, 0 (nothing) to
             1.
+        panels: pictures side by side in each image: each is mirrored by itself, and windows are
+            the same in all of them.
+        domains: give images of the labels 0, 1 .. ``domains - 1`` in turn, each in epochs of its
+            own; 1: of all.
         rank, world: give the ``rank``-th of ``world`` parts of every batch: together they are the
             batch of one process.
         device: where batches go. Where a GPU has room, the images are kept on it.
@@ -47,6 +51,8 @@ class Stream:
         crop: float = 0.0,
         colour: float = 0.0,
         held_out: float = 0.0,
+        panels: int = 1,
+        domains: int = 1,
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
@@ -60,20 +66,23 @@ class Stream:
         self.flip = flip
         self.crop = crop
         self.colour = colour
+        self.panels = panels
         self.rank = rank
         self.world = world
         self.device = device or torch.device("cpu")
         self._images = _shared(dataset.images)
         if _has_room(self.device, self._images):
             self._images = self._images.to(self.device)
-        total = len(dataset.images)
-        kept = min(int(held_out * total), MOST_HELD_OUT) if total >= FEW else 0
-        if kept:
-            order = numpy_random(seed, 0, 0, "held out").permutation(total)
-            self._held_out, self._used = np.sort(order[:kept]), np.sort(order[kept:])
-        else:
-            self._held_out, self._used = np.empty(0, np.int64), np.arange(total)
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        kinds = [np.arange(len(dataset.images))]
+        if domains > 1:
+            assert dataset.labels is not None
+            kinds = [np.flatnonzero(dataset.labels == label) for label in range(domains)]
+        parts = [self._parted(kind, number, held_out) for number, kind in enumerate(kinds)]
+        # Of each domain: the images that are held out, those that are used, and their order in an
+        # epoch.
+        self._held_out = [kept for kept, _ in parts]
+        self._used = [used for _, used in parts]
+        self._orders = [(-1, np.empty(0, np.int64))] * domains
 
     def batch(self, nimg: int, size: int) -> Batch:
         """This rank's part of the ``size`` images that follow the first ``nimg`` of the run.
@@ -84,11 +93,25 @@ class Stream:
     def held_out(self, nimg: int, size: int) -> Batch | None:
         """``size`` images that are in no batch, at most as many as there are; None where none are
         held out. They are changed as those of a batch after ``nimg`` images."""
-        size = min(size, len(self._held_out))
+        domains = len(self._held_out)
+        size = min(size, min(map(len, self._held_out)) * domains)
         if not size:
             return None
-        places = np.arange(nimg, nimg + size) % len(self._held_out)
-        return self._batch(self._held_out[places], nimg, slice(None))
+        places = np.arange(nimg, nimg + size)
+        indices = np.empty(size, np.int64)
+        for domain, kept in enumerate(self._held_out):
+            mine = places % domains == domain
+            indices[mine] = kept[places[mine] // domains % len(kept)]
+        return self._batch(indices, nimg, slice(None))
+
+    def _parted(
+        self, indices: NDArray[np.int64], domain: int, share: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Those that are held out, and the rest; both sorted."""
+        total = len(indices)
+        kept = min(int(share * total), MOST_HELD_OUT) if total >= FEW else 0
+        order = numpy_random(self.seed, 0, domain, "held out").permutation(total)
+        return indices[np.sort(order[:kept])], indices[np.sort(order[kept:])]
 
     def _batch(self, indices: NDArray[np.int64], nimg: int, mine: slice) -> Batch:
         """The part ``mine`` of the images of ``indices``."""
@@ -98,10 +121,13 @@ class Stream:
         if self.flip:
             mirrored = numpy_random(self.seed, 0, nimg, "flip").random(size)[mine] < 0.5
             which = torch.from_numpy(np.flatnonzero(mirrored)).to(self.device)
-            images.index_copy_(0, which, images.index_select(0, which).flip(2))
+            panels = images.unflatten(2, (self.panels, -1))
+            panels.index_copy_(0, which, panels.index_select(0, which).flip(3))
         pixels = to_network(images)
         if self.crop:
-            pixels = _zoomed(pixels, self._windows(nimg, size)[mine])
+            windows = self._windows(nimg, size)[mine]
+            parts = [_zoomed(panel, windows) for panel in pixels.chunk(self.panels, 3)]
+            pixels = torch.cat(parts, 3).contiguous(memory_format=torch.channels_last)
         if self.colour:
             random = torch_random(self.seed, 0, nimg, "colour")
             parts = 1 if mine == slice(None) else self.world
@@ -119,19 +145,25 @@ class Stream:
         return np.stack([1 - cut, left * cut, top * cut], axis=1)
 
     def _indices(self, nimg: int, size: int) -> NDArray[np.int64]:
-        parts: list[NDArray[np.int64]] = []
-        while size > 0:
-            epoch, start = divmod(nimg, len(self._used))
-            part = self._permutation(epoch)[start : start + size]
-            parts.append(part)
-            nimg, size = nimg + len(part), size - len(part)
-        return np.concatenate(parts)
+        """Of the images ``nimg`` to ``nimg + size`` of the run; domains take turns."""
+        domains = len(self._used)
+        numbers = np.arange(nimg, nimg + size)
+        indices = np.empty(size, np.int64)
+        for domain, used in enumerate(self._used):
+            places = np.flatnonzero(numbers % domains == domain)
+            epochs, within = np.divmod(numbers[places] // domains, len(used))
+            for epoch in np.unique(epochs):
+                now = epochs == epoch
+                indices[places[now]] = self._permutation(domain, int(epoch))[within[now]]
+        return indices
 
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if self._order[0] != epoch:
-            random = numpy_random(self.seed, 0, epoch, "order")
-            self._order = (epoch, self._used[random.permutation(len(self._used))])
-        return self._order[1]
+    def _permutation(self, domain: int, epoch: int) -> NDArray[np.int64]:
+        if self._orders[domain][0] != epoch:
+            name = f"order {domain}" if domain else "order"
+            used = self._used[domain]
+            order = used[numpy_random(self.seed, 0, epoch, name).permutation(len(used))]
+            self._orders[domain] = (epoch, order)
+        return self._orders[domain][1]
 
 
 def _shared(images: NDArray[np.uint8]) -> Tensor:

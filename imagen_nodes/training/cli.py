@@ -84,12 +84,14 @@ def main(args: argparse.Namespace) -> int:
         return 0
     _require_extras()
     from .memory import keep_memory
-    from .processes import joined
+    from .processes import joined, leave
 
     keep_memory()
     with joined() as processes:
         try:
-            return _main(args, processes)
+            code = _main(args, processes)
+            # One that ends first, and not well, would make torchrun end one that still writes.
+            processes.meet()
         except (ImagenError, RuntimeError) as error:
             if processes.first:
                 raise
@@ -97,6 +99,9 @@ def main(args: argparse.Namespace) -> int:
             if not isinstance(error, ImagenError):
                 print(f"process {processes.rank}: {error}", file=sys.stderr)
             return getattr(error, "exit_code", 1)
+    if processes.world > 1:
+        leave(code)
+    return code
 
 
 def _main(args: argparse.Namespace, processes: Processes) -> int:

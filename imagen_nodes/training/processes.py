@@ -9,12 +9,13 @@ discriminator is passed twice or thrice before its update, and penalties differe
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -62,15 +63,20 @@ class Processes:
         dist.broadcast_object_list(box, 0)
         return box[0]
 
+    def meet(self) -> None:
+        """Wait until all have come here."""
+        if self.world > 1:
+            dist.barrier()
+
     @contextmanager
     def in_turn(self) -> Generator[None]:
         """Inside, the first process of a machine is alone; then come the machine's others."""
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0
-        if self.world > 1 and not first:
-            dist.barrier()
+        if not first:
+            self.meet()
         yield
-        if self.world > 1 and first:
-            dist.barrier()
+        if first:
+            self.meet()
 
 
 ALONE = Processes()
@@ -90,6 +96,14 @@ def joined() -> Generator[Processes]:
         yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process without taking the interpreter apart: on the way down threads of torch's
+    have been seen to abort a process whose work was done, for which torchrun ends all others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def share_statistics(network: nn.Module, processes: Processes) -> None:

@@ -12,6 +12,7 @@ from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from .compact import Compact
 from .convolution_stack import ConvolutionStackGenerator
 from .dcgan import DCGANDiscriminator, DCGANGenerator
+from .gated import GatedInpainting
 from .mobilenet import MobileNetV2Features
 from .multi_scale import MultiScaleDiscriminator
 from .patch import PatchDiscriminator
@@ -44,6 +45,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     StyleGAN2Generator,
     StyleGAN2Discriminator,
     ConvolutionStackGenerator,
+    GatedInpainting,
 )
 
 AnyArchitecture = Annotated[
@@ -67,6 +69,7 @@ AnyArchitecture = Annotated[
     | BigGANDeepDiscriminator
     | StyleGAN2Generator
     | StyleGAN2Discriminator
-    | ConvolutionStackGenerator,
+    | ConvolutionStackGenerator
+    | GatedInpainting,
     Field(discriminator="kind"),
 ]

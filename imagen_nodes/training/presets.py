@@ -143,7 +143,19 @@ def _restore(
     return Recipe.model_validate({**fields, "optimiser": _falling(rate, kimg)})
 
 
+# name, patch px, batch, learning rate, kimg
+INPAINT_ROWS = (("inpaint", 128, 8, 5e-4, 200),)
+
+
+def _inpaint(name: str, patch: int, batch: int, rate: float, kimg: float) -> Recipe:
+    task = {"kind": "inpaint", "patch": patch}
+    optimiser = _falling(rate, kimg) | {"betas": [0.5, 0.99], "rates": {"discriminator": 2e-4}}
+    fields = {"name": name, "task": task, "batch": batch, "kimg": kimg}
+    return Recipe.model_validate({**fields, "optimiser": optimiser})
+
+
 PRESETS: dict[str, Recipe] = {
     **{row[0]: _recipe(*row) for row in ROWS},
     **{row[0]: _restore(*row) for row in RESTORE_ROWS},
+    **{row[0]: _inpaint(*row) for row in INPAINT_ROWS},
 }

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from ..spec import Positive, Spec
 from .schedule import Number, Schedule, value_at
 from .tasks.generate import Generate
+from .tasks.inpaint import Inpaint
 from .tasks.restore import Restore
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -20,7 +21,9 @@ def _kind(task: Any) -> str:
 
 
 AnyTask = Annotated[
-    Annotated[Generate, Tag("generate")] | Annotated[Restore, Tag("restore")],
+    Annotated[Generate, Tag("generate")]
+    | Annotated[Restore, Tag("restore")]
+    | Annotated[Inpaint, Tag("inpaint")],
     Discriminator(_kind),
 ]
 

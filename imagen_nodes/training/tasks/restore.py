@@ -8,7 +8,6 @@ Network" (SRGAN), 2017; Wang et al., "Real-ESRGAN", 2021, section 3.3 (losses an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Annotated, Literal, Self
 
 import torch
@@ -18,7 +17,6 @@ from torch.nn import functional as F
 
 from ...checkpoint import Measurement
 from ...evaluation import restoration
-from ...evaluation.paired import lpips_network
 from ...images import to_network
 from ...networks.architecture import Architecture
 from ...networks.compact import Compact
@@ -30,12 +28,8 @@ from ..losses import LOSSES, LossName
 from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
+from .pictures import BATCH, MEASURED, SHOWN, Weight, lpips, patches
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-# Triples of input, result and original in a preview.
-SHOWN = 16
-# Tiles that are measured at most, and at a time.
-MEASURED, BATCH = 100, 10
 # Charbonnier's, in steps of 0..1.
 SOFT = 1e-3
 
@@ -152,7 +146,8 @@ class Restore(Task):
         self, networks: dict[str, nn.Module], batch: Batch, moment: Moment
     ) -> Iterator[Update]:
         generator = networks["generator"]
-        clean = self._patches(batch.images.add(1).div(2), moment.random)
+        images = batch.images.add(1).div(2)
+        clean = patches(images, self.patch, moment.random, self.turn)
         seen = self.degradation.apply(clean, self.generator.scale, moment.random)
         restored = None
         if self.discriminator is not None:
@@ -164,9 +159,7 @@ class Restore(Task):
             restored = generator(seen).float()
         losses = {self.pixel: self._distance(restored, clean) * self.pixel_weight}
         if self.perceptual_weight:
-            network = _lpips(restored.device)
-            with torch.autocast(restored.device.type, enabled=False):
-                distance = network(restored * 2 - 1, clean * 2 - 1).mean()
+            distance = lpips(restored * 2 - 1, clean * 2 - 1)
             losses["lpips"] = distance * self.perceptual_weight
         if self.discriminator is not None:
             discriminator, game = networks["discriminator"], LOSSES[self.loss]
@@ -195,19 +188,9 @@ class Restore(Task):
             return F.mse_loss(x, y)
         return ((x - y).square() + SOFT**2).sqrt().mean()
 
-    def _patches(self, tiles: Tensor, random: Numbers) -> Tensor:
-        """``[b c tile tile] -> [b c patch patch]``, each at a place of its own."""
-        count, room = len(tiles), self.tile - self.patch
-        places = (random.uniform(count, 2) * (room + 1)).long().clamp(max=room).tolist()
-        turned = (random.uniform(count) < 0.5).tolist()
-        found: list[Tensor] = []
-        for tile, (y, x), turn in zip(tiles, places, turned, strict=True):
-            patch = tile[:, y : y + self.patch, x : x + self.patch]
-            found.append(patch.transpose(1, 2) if turn and self.turn else patch)
-        return torch.stack(found).contiguous(memory_format=torch.channels_last)
-
     def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
-        clean = self._patches(pictures.images[: min(count, SHOWN)].add(1).div(2), Numbers(random))
+        images = pictures.images[: min(count, SHOWN)].add(1).div(2)
+        clean = patches(images, self.patch, Numbers(random), self.turn)
         seen = self.degradation.apply(clean, self.generator.scale, Numbers(random))
         restored = network(seen).float().clamp(0, 1)
         enlarged = F.interpolate(seen, restored.shape[2:], mode="nearest")
@@ -251,8 +234,3 @@ def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:
     found = discriminator(images * 2 - 1)
     parts = found if isinstance(found, list) else [found]
     return torch.cat([part.float().flatten(1) for part in parts], 1)
-
-
-@cache
-def _lpips(device: torch.device) -> nn.Module:
-    return lpips_network().to(device).requires_grad_(False)

@@ -22,6 +22,16 @@ class Spec(BaseModel):
     )
 
 
+def check_order(spec: Spec, *fields: str) -> None:
+    """
+    Raises:
+        ValueError: a range of ``spec`` ends before it begins."""
+    for field in fields:
+        low, high = getattr(spec, field)
+        if low > high:
+            raise ValueError(f"{field}: {low} to {high}; the lesser comes first")
+
+
 def problems(error: ValidationError, value: object = None) -> str:
     """One line a problem: ``field: what is wrong (got value)``. With the ``value`` that is wrong,
     fields are named as they are there; else pydantic's names of a union's members lie between."""

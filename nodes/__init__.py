@@ -5,6 +5,7 @@ from imagen_nodes.graph.node import Node
 from .checkpoints import LoadCheckpoint
 from .denoise import Denoise
 from .generate import Generate, ImageGrid
+from .inpaint import Inpaint
 from .invert import InpaintByInversion, Invert
 from .latents import ClassLabels, InterpolateLatents, LoadLatents, SampleNoise, SaveLatents
 from .styles import EditLatents, FindDirections, MixStyles, Truncate
@@ -26,5 +27,6 @@ NODES: tuple[type[Node], ...] = (
     ImageGrid,
     SuperResolve,
     Denoise,
+    Inpaint,
     InpaintByInversion,
 )

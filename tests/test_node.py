@@ -123,6 +123,7 @@ def test_ids_are_file_formats():
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
         ("ImagenSuperResolve", "model", "image", "factor", "resize"),
         ("ImagenDenoise", "model", "image", "strength"),
+        ("ImagenInpaint", "model", "image", "mask", "grow", "blur", "invert"),
         (
             "ImagenInpaintByInversion",
             "model",

@@ -27,6 +27,7 @@ from imagen_nodes.training.degradation import Noise, Photo, Shrink
 from imagen_nodes.training.loop import beginning
 from imagen_nodes.training.randomness import Numbers
 from imagen_nodes.training.task import Batch, Moment
+from imagen_nodes.training.tasks.pictures import patches
 from imagen_nodes.training.tasks.restore import Restore
 
 SMALL = {"generator": {"scale": 2, "width": 8, "depth": 1}, "tile": 32, "patch": 16}
@@ -253,9 +254,8 @@ def test_the_game_and_the_perceptual_loss():
 
 
 def test_patches_are_windows_and_their_turned_ones():
-    task = Restore.model_validate(SMALL)
     tiles = torch.arange(32 * 32.0).view(1, 1, 32, 32).expand(40, 3, 32, 32)
-    found = task._patches(tiles, numbers())
+    found = patches(tiles, 16, numbers(), turn=True)
     corners = set()
     for patch in found[:, 0]:
         step = patch[0, 1] - patch[0, 0]

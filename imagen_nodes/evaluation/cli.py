@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights",
         type=Path,
         help="a generator's .safetensors file, or that of a network that "
-        "enlarges or restores pictures",
+        "enlarges, restores or fills in pictures",
     )
     parser.add_argument(
         "--data",
@@ -109,7 +109,7 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
         result = Result()
         for space in spaces:
             _measure(args, space, data, model, result)
-    elif pictures is not None and not pictures.masked and pictures.channels in (1, 3):
+    elif pictures is not None and pictures.channels in (1, 3):
         checkpoint.placed(model, device)
         result = _restoration(args, model, pictures, device, degradation_of(model, args.noise))
     else:
@@ -160,7 +160,8 @@ class RestorationResult:
 
     figures: tuple[Measurement, ...]
     without: tuple[Measurement, ...]
-    """Of what it was given; enlarged by bicubic interpolation, where it enlarges."""
+    """Of what it was given; enlarged by bicubic interpolation, where it enlarges; each masked pixel
+    as the nearest one, where it fills in."""
     name: str
     """Of that."""
     doubts: tuple[str, ...] = ()
@@ -196,14 +197,15 @@ def _restoration(
     found: list[tuple[Measurement, ...]] = []
     with progress_bar() as progress:
         total = 2 * len(paths)
-        ways = (restoration.by_network(model, needs, device), restoration.by_bicubic(scale))
+        without = restoration.by_nearest if needs.masked else restoration.by_bicubic(scale)
+        ways = (restoration.by_network(model, needs, device), without)
         for way, restore in enumerate(ways):
             pictures = restoration.read(
                 paths, scale, least, lambda i, way=way: progress(way * len(paths) + i, total)
             )
             found.append(restoration.figures(restore, degrade, pictures, crop, args.data.name))
         progress(total, total)
-    name = "bicubic" if scale > 1 else "as given"
+    name = "bicubic" if scale > 1 else "nearest pixel" if needs.masked else "as given"
     return RestorationResult(found[0], found[1], name)
 
 

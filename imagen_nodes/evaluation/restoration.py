@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,11 +62,28 @@ def figures(
 
 
 def by_network(model: Model, needs: Pictures, device: torch.device) -> Restore:
-    """``model``, whose network is on ``device``, in float32, in tiles."""
+    """``model``, whose network is on ``device``, in float32, in tiles. One that fills in takes the
+    mask as the last channel of pictures."""
 
     def call(part: Tensor) -> Tensor:
         values = images.to_range(part.to(device), model.card.value_range)
         return images.from_range(model.network(values), model.card.value_range)
+
+    def filling(part: Tensor) -> Tensor:
+        values = images.to_range(part[:, :-1].to(device), model.card.value_range)
+        drawn = model.network(torch.cat([values, part[:, -1:].to(device)], 1))
+        return images.from_range(drawn, model.card.value_range)
+
+    def fill(seen: Tensor) -> Tensor:
+        picture, mask = seen[:, :-1], seen[:, -1:]
+        x = seen.cpu()
+        if needs.channels == 1:  # one picture a channel
+            x = torch.cat([picture.transpose(0, 1), mask.expand(3, -1, -1, -1)], 1).cpu()
+        y = tiles.run(filling, x, sizes=needs.sizes, tiling=needs.tiling).to(seen)
+        return torch.where(mask > 0, y.transpose(0, 1) if needs.channels == 1 else y, picture)
+
+    if needs.masked:
+        return fill
 
     def restore(seen: Tensor) -> Tensor:
         grey = needs.channels == 1  # one picture a channel
@@ -86,6 +104,17 @@ def by_bicubic(scale: int) -> Restore:
         return F.interpolate(seen, scale_factor=scale, mode="bicubic", antialias=True)
 
     return restore
+
+
+def by_nearest(seen: Tensor) -> Tensor:
+    """Each masked pixel is the nearest one that is not; grey, where all are."""
+    picture, mask = seen[:, :-1], seen[:, -1] > 0
+    found = torch.full_like(picture, 0.5)
+    for i in range(len(picture)):
+        if not mask[i].all():
+            _, (y, x) = ndimage.distance_transform_edt(mask[i].cpu().numpy(), return_indices=True)
+            found[i] = picture[i][:, torch.from_numpy(y), torch.from_numpy(x)]
+    return found
 
 
 def pictures_at(path: Path) -> list[Path]:

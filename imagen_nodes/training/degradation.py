@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint import Model
+from ..errors import UsageError
 from ..images import MODES
-from ..spec import Spec
+from ..spec import Spec, check_order
+from .masks import masked
 from .randomness import Numbers, torch_random
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -98,10 +100,18 @@ Degradation = Annotated[Shrink | Noise | Photo, Field(discriminator="kind")]
 
 def degradation_of(model: Model, sigma: float | None) -> Callable[[Tensor, int], Tensor]:
     """What to restore with a network: noise of the deviation ``sigma``, in steps of 1/255, or what
-    it was trained on; where that is not known, pictures made smaller, or noise of 25. Takes clean
-    pictures ``[b c h w]`` in 0..1 and the first one's number, on which random numbers depend."""
+    it was trained on; where that is not known, pictures made smaller, or noise of 25; masks of 10
+    to 50% for a network that fills in. Takes clean pictures ``[b c h w]`` in 0..1 and the first
+    one's number, on which random numbers depend.
+
+    Raises:
+        UsageError: a noise is given for a network that fills in."""
     pictures = model.architecture.pictures
     assert pictures is not None
+    if pictures.masked:
+        if sigma is not None:
+            raise UsageError(f"--noise: {model.name} fills in what a mask covers, without noise")
+        return masked()
     scale = pictures.scale
     task = model.card.training.recipe.get("task", {}) if model.card.training else {}
     degradation: Degradation = Shrink() if scale > 1 else Noise(sigma=(25, 25))
@@ -119,16 +129,6 @@ def seeded(degradation: Degradation, scale: int) -> Callable[[Tensor, int], Tens
     return lambda clean, first: degradation.apply(
         clean, scale, Numbers(torch_random(0, 0, first, "degradation"))
     )
-
-
-def check_order(spec: Spec, *fields: str) -> None:
-    """
-    Raises:
-        ValueError: a range of ``spec`` ends before it begins."""
-    for field in fields:
-        low, high = getattr(spec, field)
-        if low > high:
-            raise ValueError(f"{field}: {low} to {high}; the lesser comes first")
 
 
 def shrunk(images: Tensor, scale: int) -> Tensor:

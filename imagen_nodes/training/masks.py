@@ -18,8 +18,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ..spec import Spec
-from .degradation import check_order
+from ..spec import Spec, check_order
 from .randomness import Numbers, numpy_random
 
 Share = Annotated[float, Field(gt=0, lt=1)]

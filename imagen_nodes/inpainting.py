@@ -1,0 +1,133 @@
+"""Filling in what a mask covers, with a network that was trained to: any picture, any mask."""
+
+from __future__ import annotations
+
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from . import images, tiles
+from .checkpoint import Model, Running
+from .errors import CheckpointError, DataError
+from .graph.host import Host
+from .networks.architecture import Pictures
+from .super_resolution import refuse_broken, reporting
+
+
+def inpaint(
+    host: Host,
+    model: Model,
+    image: Tensor,
+    mask: Tensor,
+    grow: int = 0,
+    blur: int = 0,
+    invert: bool = False,
+) -> Tensor:
+    """IMAGE ``[b h w c]`` and MASK -> IMAGE of the same size, filled in where the mask is 1, and in
+    part where it is between 0 and 1. Other pixels, and alpha, are returned as they came.
+
+    Each picture is run by itself, in tiles of which only those with something to fill in are run.
+
+    Args:
+        mask: one for all pictures, or one each; resized bilinearly where it is of another size.
+        grow: px to add around what is masked; negative: to take off.
+        blur: px over which, around that, the filling fades into the picture.
+        invert: fill in where the mask is 0.
+
+    Raises:
+        CheckpointError: ``model`` does not fill in masks.
+        DataError: pictures or masks hold NaN or infinity, their numbers do not fit each other, or
+            memory runs out.
+    """
+    pictures = _pictures(model)
+    if not len(image):
+        raise DataError("the batch holds no picture")
+    refuse_broken(image)
+    if not torch.isfinite(mask).all():
+        raise DataError("the mask holds NaN or infinity. Look at the node that made it")
+    b, h, w, _ = image.shape
+    image = image.float().cpu()
+    masks = images.fitted_mask(mask, b, (h, w))
+    masks = 1 - masks if invert else masks
+    if not masks.any():
+        return image
+    result = tiles.empty(*image.shape).copy_(image)
+    with host.running(model) as running:
+        for i in range(b):
+            weight = faded(masks[i], grow, blur)
+            if not weight.any():
+                continue
+            with reporting(host, running.network, i, b) as progress:
+                drawn = _run(
+                    running, model, pictures, image[i : i + 1, ..., :3], weight > 0, progress
+                )[0]
+            part = result[i, ..., :3]
+            where = weight[..., None]
+            part.copy_(torch.where(where > 0, torch.lerp(part, drawn, where), part))
+    return result
+
+
+def faded(mask: Tensor, grow: int, blur: int) -> Tensor:
+    """How much of the filling to take at each pixel, ``[h w]`` in 0..1: the mask, grown by ``grow``
+    px, or shrunk where that is negative, and falling from 1 to 0 along a cosine over the ``blur``
+    px around that. Distances are from what is masked by half or more."""
+    if not grow and not blur:
+        return mask
+    solid = mask >= 0.5
+    if grow < 0:
+        # What lies beyond the picture is no border of the mask.
+        inside = torch.from_numpy(ndimage.distance_transform_edt(solid.numpy())).float()
+        kept = solid if solid.all() else inside > -grow
+        mask, solid = torch.where(kept, mask, 0.0), kept
+    if not solid.any():
+        return mask
+    distance = torch.from_numpy(ndimage.distance_transform_edt(~solid.numpy())).float()
+    beyond = (distance - max(grow, 0)).clamp(min=0)
+    if not blur:
+        return torch.maximum(mask, (beyond == 0).float())
+    share = (beyond / (blur + 1)).clamp(max=1)
+    fall = torch.cos(share * torch.pi).add(1).div(2)
+    return torch.maximum(mask, torch.where(share < 1, fall, 0.0))
+
+
+def _run(
+    running: Running,
+    model: Model,
+    pictures: Pictures,
+    image: Tensor,
+    holes: Tensor,
+    progress: tiles.Progress,
+) -> Tensor:
+    """``[1 h w c]`` of 1 or 3 channels, ``holes [h w]`` -> what the network makes of it, 3
+    channels; grey stays grey."""
+    grey = image.shape[3] == 1 or bool((image == image[..., :1]).all())
+    x = image.movedim(3, 1)
+    if pictures.channels == 1:  # one picture a channel
+        x = (x[:, :1] if grey else x).transpose(0, 1)
+    elif x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
+    x = torch.cat([x, holes.float().expand(len(x), 1, -1, -1)], 1)
+
+    def call(part: Tensor) -> Tensor:
+        picture, hole = part[:, :-1], part[:, -1:]
+        if not hole.any():
+            return picture
+        values = images.to_range(picture.to(running.device), model.card.value_range)
+        drawn = running.network(torch.cat([values, hole.to(values)], 1))
+        return images.from_range(drawn, model.card.value_range)
+
+    y = tiles.run(call, x, sizes=pictures.sizes, tiling=pictures.tiling, progress=progress)
+    y = y.transpose(0, 1) if pictures.channels == 1 else y
+    y = y.mean(1, keepdim=True) if grey else y
+    return y.expand(-1, image.shape[3], -1, -1).movedim(1, 3)
+
+
+def _pictures(model: Model) -> Pictures:
+    pictures = model.architecture.pictures
+    if pictures is None or not pictures.masked or pictures.channels not in (1, 3):
+        kind = model.card.architecture["kind"]
+        raise CheckpointError(
+            f"{model.name} holds a {kind} for {model.card.task}, which takes no mask: load a "
+            "network for inpainting"
+        )
+    return pictures

@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from .errors import DataError
+
 # PIL modes by number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -60,6 +62,20 @@ def resized(images: Tensor, size: tuple[int, int], method: str) -> Tensor:
     ]
     x = torch.from_numpy(np.stack(small)).unflatten(0, (images.shape[0], images.shape[3]))
     return x.movedim(1, 3).clamp(0, 1)
+
+
+def fitted(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
+    """MASK for ``count`` pictures of a ``size`` (h, w), px: one for all, or one each; resized
+    bilinearly, as ComfyUI does. On the CPU, clamped.
+
+    Raises:
+        DataError: neither one mask, nor as many as pictures."""
+    if len(mask) not in (1, count):
+        raise DataError(f"{len(mask)} masks for {count} pictures: give one, or one each")
+    mask = mask.float().cpu()[:, None]
+    if mask.shape[2:] != size:
+        mask = F.interpolate(mask, size, mode="bilinear")
+    return mask[:, 0].clamp(0, 1).expand(count, -1, -1)
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def fill(image: Tensor, mask: Tensor, drawn: Tensor) -> Tensor:
     untouched."""
     size = (image.shape[1], image.shape[2])
     drawn = images.resized(drawn, size, "bicubic")
-    weight = _fitted(mask, len(image), size)[..., None]
+    weight = images.fitted(mask, len(image), size)[..., None]
     colour = torch.where(weight > 0, torch.lerp(image[..., :3], drawn, weight), image[..., :3])
     return torch.cat([colour, image[..., 3:]], 3)
 
@@ -145,21 +145,10 @@ def _targets(a: GeneratorArchitecture, image: Tensor, mask: Tensor | None) -> tu
         target = target[:, : a.channels]
     if mask is None:
         return target, torch.ones_like(target[:, :1])
-    weight = 1 - _fitted(mask, len(image), a.size)[:, None]
+    weight = 1 - images.fitted(mask, len(image), a.size)[:, None]
     if (weight.flatten(1).sum(1) == 0).any():
         raise DataError("a mask covers its whole picture: there is nothing to go by")
     return target, weight
-
-
-def _fitted(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """``[count h w]`` in 0..1: one mask for all, or one each; resized bilinearly, as ComfyUI
-    does."""
-    if len(mask) not in (1, count):
-        raise DataError(f"{len(mask)} masks for {count} pictures: give one, or one each")
-    mask = mask.float().cpu()[:, None]
-    if mask.shape[2:] != size:
-        mask = F.interpolate(mask, size, mode="bilinear")
-    return mask[:, 0].clamp(0, 1).expand(count, -1, -1)
 
 
 def _copy(a: GeneratorArchitecture, network: nn.Module, device: torch.device) -> nn.Module:

@@ -7,6 +7,7 @@ from .denoise import Denoise
 from .generate import Generate, ImageGrid
 from .invert import InpaintByInversion, Invert
 from .latents import ClassLabels, InterpolateLatents, LoadLatents, SampleNoise, SaveLatents
+from .style_transfer import StyleTransfer
 from .styles import EditLatents, FindDirections, MixStyles, Truncate
 from .super_resolve import SuperResolve
 
@@ -26,5 +27,6 @@ NODES: tuple[type[Node], ...] = (
     ImageGrid,
     SuperResolve,
     Denoise,
+    StyleTransfer,
     InpaintByInversion,
 )

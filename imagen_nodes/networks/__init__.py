@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from .adain import AdaIN
 from .architecture import Architecture
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
@@ -21,6 +22,7 @@ from .sngan import SNGANDiscriminator, SNGANGenerator
 from .squeezenet import LPIPSSqueeze
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .unet_discriminator import UNetDiscriminator
+from .vgg import VGGFeatures
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
     DCGANGenerator,
@@ -44,6 +46,8 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     StyleGAN2Generator,
     StyleGAN2Discriminator,
     ConvolutionStackGenerator,
+    AdaIN,
+    VGGFeatures,
 )
 
 AnyArchitecture = Annotated[
@@ -67,6 +71,8 @@ AnyArchitecture = Annotated[
     | BigGANDeepDiscriminator
     | StyleGAN2Generator
     | StyleGAN2Discriminator
-    | ConvolutionStackGenerator,
+    | ConvolutionStackGenerator
+    | AdaIN
+    | VGGFeatures,
     Field(discriminator="kind"),
 ]

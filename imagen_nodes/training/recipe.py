@@ -10,6 +10,7 @@ from ..spec import Positive, Spec
 from .schedule import Number, Schedule, value_at
 from .tasks.generate import Generate
 from .tasks.restore import Restore
+from .tasks.style import Style
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -20,7 +21,9 @@ def _kind(task: Any) -> str:
 
 
 AnyTask = Annotated[
-    Annotated[Generate, Tag("generate")] | Annotated[Restore, Tag("restore")],
+    Annotated[Generate, Tag("generate")]
+    | Annotated[Restore, Tag("restore")]
+    | Annotated[Style, Tag("style")],
     Discriminator(_kind),
 ]
 

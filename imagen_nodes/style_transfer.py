@@ -26,10 +26,11 @@ from .super_resolution import refuse_broken, reporting
 from .tiles import Progress, Tiling
 
 Colours = Literal["style", "matched", "luminance"]
-# Positions of the features that encoder and decoder each see around one: 30 px, rounded up. Px of a tile's side
-# by whether the feature maps at the picture's size have more channels than this.
-AROUND, NARROW = 4, 32
-TILE, SMALL_TILE = 1024, 512
+# Positions of the features that encoder and decoder each see around one: 30 px, rounded up.
+AROUND = 4
+# Px of a tile's side, where the feature maps of the picture's size have so many channels at most,
+# and where they have more.
+NARROW, TILE, SMALL_TILE = 32, 1024, 512
 # Channels whose moments are taken at a time.
 CHANNELS = 32
 

@@ -317,9 +317,9 @@ def test_grey_pictures_stay_grey_where_colours_are_kept():
 
 def test_what_cannot_be_used_is_refused():
     small, image, style = model(), noise(1, 32, 32, 3), noise(1, 24, 24, 3)
-    with pytest.raises(DataError, match=r"style 2: pictures of 2 channels; takes grey \(1\), RGB \(3\)"):
+    with pytest.raises(DataError, match=r"style 2: pictures of 2 channels; takes grey \(1\)"):
         transfer(small, image, [(style, 1.0), (noise(1, 8, 8, 2), 1.0)])
-    with pytest.raises(DataError, match="^pictures of 5 channels"):
+    with pytest.raises(DataError, match=r"^pictures of 5 channels"):
         transfer(small, noise(1, 8, 8, 5), style)
     broken = image.clone()
     broken[0, 1, 2] = float("nan")
@@ -329,7 +329,7 @@ def test_what_cannot_be_used_is_refused():
         transfer(small, image, broken)
     with pytest.raises(UsageError, match="all styles have the weight 0"):
         transfer(small, image, [(style, 0.0)])
-    with pytest.raises(DataError, match="^the batch holds no picture"):
+    with pytest.raises(DataError, match=r"^the batch holds no picture"):
         transfer(small, image[:0], style)
     with pytest.raises(DataError, match="style 1: the batch holds no picture"):
         transfer(small, image, style[:0])

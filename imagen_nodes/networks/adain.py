@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ..tiles import Sizes
@@ -47,15 +47,15 @@ class AdaIN(Architecture):
 
 
 class Moments(NamedTuple):
-    """Mean and deviation of each channel, ``[b c 1 1]``: of the features of a picture, its style."""
+    """Mean and deviation of each channel, ``[b c 1 1]``: of a picture's features, its style."""
 
     mean: Tensor
     deviation: Tensor
 
 
 class AdaINNetwork(Network):
-    """Content and style ``[b 3 h w]`` in 0..1, of sides that are multiples of 8 from 16 px, each its
-    own -> the content in that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable."""
+    """Content and style ``[b 3 h w]`` in 0..1, each of sides that are multiples of 8 from 16 px ->
+    the content in that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable."""
 
     def __init__(self, architecture: AdaIN) -> None:
         super().__init__()
@@ -88,8 +88,8 @@ class AdaINNetwork(Network):
     def initialise(self, random: Generator) -> None:
         """The decoder's: orthogonal in the middle of each kernel, with He's gain, and a little
         noise around it, so that at first every position comes through; biases 0 (see
-        ``compact.py``). The last one's smaller, and its biases grey. The encoder's are He's, and so of no use: whoever trains this puts in
-        trained ones."""
+        ``compact.py``). The last one's smaller, and its biases grey. The encoder's are He's, and so
+        of no use: whoever trains this puts in trained ones."""
         initialise(self.encoder, random)
         for module in self.decoder:
             if isinstance(module, nn.Conv2d):
@@ -139,6 +139,6 @@ def _relu(*channels: int) -> list[nn.Module]:
     """Convolutions from each to the next, each with a ReLU."""
     return [
         layer
-        for inputs, outputs in zip(channels, channels[1:], strict=False)
+        for inputs, outputs in pairwise(channels)
         for layer in (reflecting(inputs, outputs), nn.ReLU())
     ]

@@ -63,7 +63,10 @@ class VGGFeaturesNetwork(Network):
             inputs = width
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, layers: int = 0) -> list[Tensor]:
+        """
+        Args:
+            layers: so many, from the first; 0: all of them."""
         x, found = self.first(images), list[Tensor]()
         for k, stage in enumerate(self.stages):
             if k:
@@ -72,6 +75,8 @@ class VGGFeaturesNetwork(Network):
                 x = F.relu(conv(x))
                 if i == 0:
                     found.append(x)
+                    if len(found) == layers:
+                        return found
         return found
 
     @property

@@ -156,7 +156,7 @@ class Style(Task):
         assert isinstance(generator, AdaINNetwork)
         pairs = self._patches(batch, moment.random)
         with torch.no_grad(), torch.autocast(pairs.content.device.type, enabled=False):
-            wanted = features_network(pairs.content.device)(pairs.style)
+            wanted = features_network(pairs.content.device)(pairs.style, self._layers)
             # Its relu4_1 is what the generator's own encoder, whose weights these are, would give.
             target = adapted(generator.encode(pairs.content), moments(wanted[CONTENT]))
         result = None
@@ -175,14 +175,12 @@ class Style(Task):
             losses["generator"] = self._persuading(discriminator, pairs.style, result)
         yield Update("generator", losses)
 
-    def _distances(
-        self, result: Tensor, target: Tensor, style: list[Tensor]
-    ) -> dict[str, Tensor]:
+    def _distances(self, result: Tensor, target: Tensor, style: list[Tensor]) -> dict[str, Tensor]:
         """Content, style (``style``: the features of its pictures) and total variation of the
         results."""
         layers = slice(self.style_layers)
         with torch.autocast(result.device.type, enabled=False):
-            found = features_network(result.device)(result)
+            found = features_network(result.device)(result, self._layers)
             content = content_loss(found[CONTENT], target)
             losses = {
                 "content": content * self.content_weight,
@@ -191,6 +189,11 @@ class Style(Task):
         if self.variation_weight:
             losses["variation"] = total_variation(result) * self.variation_weight
         return losses
+
+    @property
+    def _layers(self) -> int:
+        """That the losses look at."""
+        return max(self.style_layers, CONTENT + 1)
 
     def _judging(self, discriminator: nn.Module, style: Tensor, fake: Tensor) -> Update:
         of_real, of_fake = _logits(discriminator, style), _logits(discriminator, fake)

@@ -29,9 +29,10 @@ from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Labels of the two kinds of pictures, as folders of these names are sorted.
+CONTENTS, STYLES = 0, 1
 # Triples of content, style and result in a preview; pairs that are measured, at a time.
 SHOWN, MEASURED, AT_ONCE = 16, 100, 4
-DOMAINS = ("content", "style")
 STYLE, CONTENT_LOSS = "style loss (VGG-19 pruned)", "content loss (VGG-19 pruned)"
 # The orders of three colours.
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -122,7 +123,7 @@ class Style(Task):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted((self.size, self.size), 3, domains=DOMAINS)
+        return Wanted((self.size, self.size), 3, domains=2)
 
     @property
     def purpose(self) -> str:
@@ -223,7 +224,7 @@ class Style(Task):
         patches: list[Tensor] = []
         for i, (y, x) in enumerate(places):
             patch = images[i, :, y : y + self.patch, x : x + self.patch]
-            style = i % 2 == 1
+            style = i % 2 == STYLES
             patches.append(patch[list(ORDERS[orders[i]])] if style and changed[i] else patch)
         found = torch.stack(patches).contiguous(memory_format=torch.channels_last)
         return Pairs(found[::2], found[1::2])
@@ -241,7 +242,7 @@ class Style(Task):
     ) -> Measure | None:
         """Of ``samples`` pairs at most: pictures of both domains in their order."""
         assert dataset.labels is not None
-        of = [torch.from_numpy((dataset.labels == n).nonzero()[0]) for n in (0, 1)]
+        of = [torch.from_numpy((dataset.labels == n).nonzero()[0]) for n in (CONTENTS, STYLES)]
         count = min(samples, MEASURED, *map(len, of))
         if not count:
             return None

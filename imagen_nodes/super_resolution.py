@@ -119,14 +119,14 @@ def _pictures(model: Model) -> Pictures:
     return pictures
 
 
-def refuse_broken(image: Tensor) -> None:
+def refuse_broken(image: Tensor, what: str = "image") -> None:
     """
     Raises:
-        DataError: a picture of IMAGE holds NaN or infinity."""
+        DataError: ``image [b h w c]`` has values that are no numbers."""
     for i, picture in enumerate(image):
         if not torch.isfinite(picture).all():
             raise DataError(
-                f"image {i} of the batch (counted from 0) holds NaN or infinity, which would "
+                f"{what} {i} of the batch (counted from 0) holds NaN or infinity, which would "
                 "spread over the result. Look at the node that made it"
             )
 

@@ -141,6 +141,14 @@ def _run(
     return result
 
 
+def padded(picture: Tensor, sizes: Sizes) -> Tensor:
+    """``[b c h w]`` padded, as :func:`run` pads it, to a size that the network takes."""
+    y, x = (_source(side, sizes.fit(side)).to(picture.device) for side in picture.shape[2:])
+    if (len(y), len(x)) == picture.shape[2:]:
+        return picture
+    return picture[:, :, y][:, :, :, x]
+
+
 def _axes(h: int, w: int, scale: int, sizes: Sizes, tiling: Tiling) -> tuple[_Axis, _Axis]:
     overlap = _up(tiling.overlap, sizes.multiple)
     tile = max(sizes.fit(2 * overlap + 1), tiling.tile // sizes.multiple * sizes.multiple)
@@ -151,11 +159,16 @@ def _axes(h: int, w: int, scale: int, sizes: Sizes, tiling: Tiling) -> tuple[_Ax
     def axis(side: int, length: int) -> _Axis:
         padded = max(sizes.fit(side), length)
         starts = _starts(padded, length, overlap, sizes.multiple)
-        i = torch.arange(padded)
-        source = torch.where(i < side, i, (2 * (side - 1) - i).clamp(min=0))
-        return _Axis(length, _spans(side, length, starts, scale, tiling.blend), source)
+        spans = _spans(side, length, starts, scale, tiling.blend)
+        return _Axis(length, spans, _source(side, padded))
 
     return axis(h, lengths[0]), axis(w, lengths[1])
+
+
+def _source(side: int, padded: int) -> Tensor:
+    """The pixel of a side that each position of the padded one shows."""
+    i = torch.arange(padded)
+    return torch.where(i < side, i, (2 * (side - 1) - i).clamp(min=0))
 
 
 def _length(padded: int, tile: int, overlap: int, sizes: Sizes) -> int:

@@ -8,6 +8,7 @@ from .generate import Generate, ImageGrid
 from .inpaint import Inpaint
 from .invert import InpaintByInversion, Invert
 from .latents import ClassLabels, InterpolateLatents, LoadLatents, SampleNoise, SaveLatents
+from .style_transfer import StyleTransfer
 from .styles import EditLatents, FindDirections, MixStyles, Truncate
 from .super_resolve import SuperResolve
 
@@ -28,5 +29,6 @@ NODES: tuple[type[Node], ...] = (
     SuperResolve,
     Denoise,
     Inpaint,
+    StyleTransfer,
     InpaintByInversion,
 )

@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K/S/P,...",
         help="kernel/stride/padding of each layer of a DCGAN (default: the usual ones)",
     )
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="FILE",
+        help="of AdaIN, beside its decoder: vgg_normalised.pth",
+    )
     parser.add_argument("--info", action="store_true", help="say what is in it, and write nothing")
     parser.add_argument("--json", action="store_true", help="with --info: as JSON")
 
@@ -46,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("import: give either -o OUT.safetensors, or --info")
     if args.output and args.output.suffix != ".safetensors":
         raise UsageError(f"-o {args.output}: takes the name of a .safetensors file")
-    contents = read(args.file, args.layers)
+    contents = read(args.file, args.layers, args.encoder)
     if args.info:
         rows = [(f.candidate, f.format) for f in contents.found]
         rows += [(candidate, "") for candidate, _ in contents.others]

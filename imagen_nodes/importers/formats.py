@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ..checkpoint import Card
 from ..errors import CheckpointError
 from ..spec import problems
-from . import biggan, dcgan, mimicry, r3gan, stylegan2
+from . import adain, biggan, dcgan, mimicry, r3gan, stylegan2
 from .candidates import Candidate, candidates
 from .containers import open_foreign
 from .imported import Imported, Other
@@ -31,6 +31,7 @@ FORMATS: dict[str, Importer] = {
     "BigGAN-deep of Hugging Face": biggan.hugging_face_deep,
     "BigGAN of BigGAN-PyTorch": biggan.pytorch_generator,
     "SNGAN of mimicry": mimicry.generator,
+    "AdaIN of pytorch-AdaIN": adain.generator,
     "DCGAN, a stack of transposed convolutions": dcgan.generator,
     "StyleGAN2 of NVIDIA's PyTorch code, the discriminator": stylegan2.nvidia_discriminator,
 }
@@ -57,21 +58,23 @@ class Contents:
     """Candidates of no known format, and by format why not."""
 
 
-def read(path: Path, layers: str = "") -> Contents:
+def read(path: Path, layers: str = "", encoder: Path | None = None) -> Contents:
     """Everything in a file, the most likely network first.
 
     Args:
         layers: see :func:`.dcgan.generator`.
+        encoder: a second file, see :func:`.adain.generator`.
 
     Raises:
         CheckpointError: it cannot be read safely, or holds no tensors.
         UsageError: ``layers`` does not fit."""
     foreign = open_foreign(path)
-    formats = FORMATS | {
-        name: partial(dcgan.generator, layers=layers)
-        for name, importer in FORMATS.items()
-        if importer is dcgan.generator
+    encoders = candidates(open_foreign(encoder).content) if encoder else []
+    told: dict[Importer, Importer] = {
+        dcgan.generator: partial(dcgan.generator, layers=layers),
+        adain.generator: partial(adain.generator, encoders=encoders),
     }
+    formats = {name: told.get(importer, importer) for name, importer in FORMATS.items()}
     contents = Contents(foreign.container)
     for candidate in candidates(foreign.content):
         reasons: dict[str, str] = {}

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from .adain import AdaIN
 from .architecture import Architecture
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
@@ -22,6 +23,7 @@ from .sngan import SNGANDiscriminator, SNGANGenerator
 from .squeezenet import LPIPSSqueeze
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .unet_discriminator import UNetDiscriminator
+from .vgg import VGGFeatures
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
     DCGANGenerator,
@@ -46,6 +48,8 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     StyleGAN2Discriminator,
     ConvolutionStackGenerator,
     GatedInpainting,
+    AdaIN,
+    VGGFeatures,
 )
 
 AnyArchitecture = Annotated[
@@ -70,6 +74,8 @@ AnyArchitecture = Annotated[
     | StyleGAN2Generator
     | StyleGAN2Discriminator
     | ConvolutionStackGenerator
-    | GatedInpainting,
+    | GatedInpainting
+    | AdaIN
+    | VGGFeatures,
     Field(discriminator="kind"),
 ]

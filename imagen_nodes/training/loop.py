@@ -67,12 +67,13 @@ class Loop:
         for name, architecture in recipe.task.architectures.items():
             network = architecture.build()
             network.initialise(torch_random(recipe.seed, 0, 0, name))
+            network.load_state_dict(network.state_dict() | recipe.task.pretrained(name))
             if recipe.begin_with is not None and name == recipe.task.shipped:
                 network.load_state_dict(beginning(recipe.begin_with, architecture))
             network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
             self.networks[name] = network
             self.optimisers[name] = torch.optim.Adam(
-                network.parameters(), adam.rate(name, 0), adam.betas_at(0), adam.eps, fused=True
+                _trained(network), adam.rate(name, 0), adam.betas_at(0), adam.eps, fused=True
             )
         shipped = self.networks[recipe.task.shipped]
         self.averages = [EMA(shipped, half_life) for half_life in recipe.ema_half_lives]
@@ -142,7 +143,7 @@ class Loop:
         update = next(turn, None)
         if update is None:
             return None
-        parameters = list(self.networks[update.network].parameters())
+        parameters = _trained(self.networks[update.network])
         loss = torch.stack(list(update.losses.values())).sum() / self.recipe.accumulate
         # Only this network's gradients: the others' are neither wanted nor paid for.
         loss.backward(inputs=parameters)
@@ -224,6 +225,11 @@ def beginning(name: str, architecture: Architecture) -> dict[str, Tensor]:
         ]
         raise CheckpointError(f"begin_with: {path} is of another network ({'; '.join(fields)})")
     return model.network.state_dict()
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    """Its parameters but those of parts that are frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _mean(values: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -152,10 +152,37 @@ def _inpaint(name: str, patch: int, batch: int, rate: float, kimg: float) -> Rec
     optimiser = _falling(rate, kimg) | {"betas": [0.5, 0.99], "rates": {"discriminator": 2e-4}}
     fields = {"name": name, "task": task, "batch": batch, "kimg": kimg}
     return Recipe.model_validate({**fields, "optimiser": optimiser})
+# Patches of 192 px; the second goes on with a discriminator.
+PATCHES = {
+    "adversarial_weight": 0.1,
+    "discriminator": {"kind": "patch-discriminator", "width": 32, "norm": "spectral"},
+}
+
+# fmt: off
+STYLE_ROWS: tuple[tuple[Any, ...], ...] = (
+    # name        adversary   batch  rate  kimg  begin with
+    ("style",     PLAIN_LOSS, 16,    1e-3, 800,  None),
+    ("style-gan", PATCHES,    16,    2e-4, 200,  "style.safetensors"),
+)
+# fmt: on
+
+
+def _style(
+    name: str,
+    adversary: dict[str, Any],
+    batch: int,
+    rate: float,
+    kimg: float,
+    begin_with: str | None,
+) -> Recipe:
+    task = {"kind": "style", "recolour": 0.5, **adversary}
+    fields = {"name": name, "task": task, "batch": batch, "kimg": kimg, "begin_with": begin_with}
+    return Recipe.model_validate({**fields, "optimiser": _falling(rate, kimg)})
 
 
 PRESETS: dict[str, Recipe] = {
     **{row[0]: _recipe(*row) for row in ROWS},
     **{row[0]: _restore(*row) for row in RESTORE_ROWS},
     **{row[0]: _inpaint(*row) for row in INPAINT_ROWS},
+    **{row[0]: _style(*row) for row in STYLE_ROWS},
 }

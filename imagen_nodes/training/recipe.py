@@ -11,6 +11,7 @@ from .schedule import Number, Schedule, value_at
 from .tasks.generate import Generate
 from .tasks.inpaint import Inpaint
 from .tasks.restore import Restore
+from .tasks.style import Style
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -23,7 +24,8 @@ def _kind(task: Any) -> str:
 AnyTask = Annotated[
     Annotated[Generate, Tag("generate")]
     | Annotated[Restore, Tag("restore")]
-    | Annotated[Inpaint, Tag("inpaint")],
+    | Annotated[Inpaint, Tag("inpaint")]
+    | Annotated[Style, Tag("style")],
     Discriminator(_kind),
 ]
 

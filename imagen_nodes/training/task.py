@@ -136,6 +136,11 @@ class Task(Spec):
         """Images from which on every step is a whole one: before, networks may be growing."""
         return 0
 
+    def pretrained(self, network: str) -> dict[str, Tensor]:
+        """Tensors that the network of that name begins with in place of random ones: those of parts
+        that are not trained."""
+        return {}
+
     def prepare(self, networks: Iterable[nn.Module], nimg: int) -> None:
         """Bring ``networks``, the trained ones and averages of them, to the form that they have
         after ``nimg`` images."""

@@ -1,0 +1,287 @@
+"""Style: the content of photographs in the style of any picture.
+
+Sources: Huang & Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance
+Normalization", 2017, section 6 (encoder that is not trained, content and style loss); Isola et al.,
+"Image-to-Image Translation with Conditional Adversarial Networks", 2017 (a discriminator of
+patches, here between results and style pictures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, NamedTuple, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Generator, Tensor, nn
+
+from ...checkpoint import Measurement
+from ...images import to_network
+from ...networks.adain import AdaIN, AdaINNetwork, adapted, moments
+from ...networks.architecture import Architecture
+from ...networks.patch import PatchDiscriminator
+from ...networks.vgg import PRUNED
+from ..data.dataset import Dataset
+from ..losses import LOSSES, LossName
+from ..perceptual import CONTENT, content_loss, features_network, style_loss, total_variation
+from ..randomness import Numbers
+from ..regularisers import FAKE_LOGIT, REAL_LOGIT
+from ..task import Batch, Measure, Moment, Task, Update, Wanted
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Labels of the two kinds of pictures, as folders of these names are sorted.
+CONTENTS, STYLES = 0, 1
+# Triples of content, style and result in a preview; pairs that are measured, at a time.
+SHOWN, MEASURED, AT_ONCE = 16, 100, 4
+STYLE, CONTENT_LOSS = "style loss (VGG-19 pruned)", "content loss (VGG-19 pruned)"
+# The orders of three colours.
+ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+
+class Pairs(NamedTuple):
+    """Content and style pictures ``[b 3 h w]`` in 0..1, as many of each."""
+
+    content: Tensor
+    style: Tensor
+
+
+class Style(Task):
+    """Train a network to draw any picture in the style of any other."""
+
+    kind: Literal["style"] = "style"
+    """Names this task in files."""
+    generator: AdaIN = AdaIN()
+    """Content and style to the result. Its encoder is not trained: it is the one that ships."""
+    size: Annotated[int, Field(ge=64, le=4096)] = 256
+    """Side of the pictures, px."""
+    patch: Annotated[int, Field(ge=64, le=4096, multiple_of=8)] = 192
+    """Side of the window of a picture that a step sees, px, at a random place."""
+    recolour: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the style pictures whose red, green and blue are exchanged at random, so that few
+    pictures show more colours; 0: none."""
+    content_weight: Weight = 1.0
+    """Of the distance of the result's features from those that were decoded (relu4_1)."""
+    style_weight: Weight = 10.0
+    """Of the distance of the result's means and deviations from the style's."""
+    style_layers: Annotated[int, Field(ge=1, le=5)] = 4
+    """Layers of that distance: 4: relu1_1 to relu4_1; 5: relu5_1 too."""
+    identity_weight: Weight = 0.0
+    """Of the distance between a picture and its result in its own style, mean squared; 0: none. It
+    teaches detail."""
+    variation_weight: Weight = 0.0
+    """Of the result's total variation; 0: none."""
+    adversarial_weight: Weight = 0.0
+    """Of what the discriminator says; 0: there is none."""
+    discriminator: PatchDiscriminator | None = None
+    """Judges results against style pictures; none: null."""
+    loss: LossName = "hinge"
+    """Of the game between the two, at every logit."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.patch > self.size:
+            raise ValueError(f"patch: {self.patch} px of pictures of {self.size}; at most as large")
+        if self.generator.widths != PRUNED[:4]:
+            raise ValueError(
+                f"generator.widths: {self.generator.widths}, but the encoder that ships has "
+                f"{PRUNED[:4]}; a decoder for another one can be imported, not trained"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _discriminator_fits(self) -> Self:
+        d = self.discriminator
+        if (d is None) != (self.adversarial_weight == 0):
+            raise ValueError(
+                "discriminator: without one adversarial_weight is 0, with one it is more"
+            )
+        if d is None:
+            return self
+        if d.channels != 3:
+            raise ValueError(f"discriminator.channels is {d.channels}; results have 3")
+        if self.loss == "wasserstein":
+            raise ValueError(
+                "loss: wasserstein needs a penalty that this task does not have; use bce, hinge, "
+                "mse or relativistic"
+            )
+        if self.patch < d.smallest:
+            raise ValueError(
+                f"patch: {self.patch} px; this discriminator takes {d.smallest} or more"
+            )
+        return self
+
+    @property
+    def architectures(self) -> dict[str, Architecture]:
+        found: dict[str, Architecture] = {"generator": self.generator}
+        return (
+            found if self.discriminator is None else found | {"discriminator": self.discriminator}
+        )
+
+    @property
+    def shipped(self) -> str:
+        return "generator"
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted((self.size, self.size), 3, domains=2)
+
+    @property
+    def purpose(self) -> str:
+        return "style transfer"
+
+    @property
+    def summary(self) -> str:
+        return "decoder of adaptive instance normalisation, which draws pictures in others' style"
+
+    @property
+    def row(self) -> tuple[object, object, object, str, str]:
+        terms = ["identity"] * bool(self.identity_weight) + [self.loss] * bool(self.discriminator)
+        return self.patch, self.generator.decoder_widths[0], "-", "content,style", ",".join(terms)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def pretrained(self, network: str) -> dict[str, Tensor]:
+        """The encoder's."""
+        if network != "generator":
+            return {}
+        wanted = self.generator.build().encoder.state_dict()
+        tensors = features_network(torch.device("cpu")).state_dict()
+        return {f"encoder.{name}": tensors[name] for name in wanted}
+
+    def losses(
+        self, networks: dict[str, nn.Module], batch: Batch, moment: Moment
+    ) -> Iterator[Update]:
+        generator, discriminator = networks["generator"], networks.get("discriminator")
+        assert isinstance(generator, AdaINNetwork)
+        pairs = self._patches(batch, moment.random)
+        with torch.no_grad(), torch.autocast(pairs.content.device.type, enabled=False):
+            wanted = features_network(pairs.content.device)(pairs.style, self._layers)
+            # Its relu4_1 is what the generator's own encoder, whose weights these are, would give.
+            target = adapted(generator.encode(pairs.content), moments(wanted[CONTENT]))
+        result = None
+        if discriminator is not None:
+            result = generator.decode(target).float() if moment.graphs else None
+            with torch.no_grad():
+                fake = generator.decode(target).float() if result is None else result.detach()
+            yield self._judging(discriminator, pairs.style, fake)
+        if result is None:
+            result = generator.decode(target).float()
+        losses = self._distances(result, target, wanted)
+        if self.identity_weight:
+            same = generator.decode(generator.encode(pairs.content)).float()
+            losses["identity"] = (same - pairs.content).square().mean() * self.identity_weight
+        if discriminator is not None:
+            losses["generator"] = self._persuading(discriminator, pairs.style, result)
+        yield Update("generator", losses)
+
+    def _distances(self, result: Tensor, target: Tensor, style: list[Tensor]) -> dict[str, Tensor]:
+        """Content, style (``style``: the features of its pictures) and total variation of the
+        results."""
+        layers = slice(self.style_layers)
+        with torch.autocast(result.device.type, enabled=False):
+            found = features_network(result.device)(result, self._layers)
+            content = content_loss(found[CONTENT], target)
+            losses = {
+                "content": content * self.content_weight,
+                "style": style_loss(found[layers], style[layers]) * self.style_weight,
+            }
+        if self.variation_weight:
+            losses["variation"] = total_variation(result) * self.variation_weight
+        return losses
+
+    @property
+    def _layers(self) -> int:
+        """That the losses look at."""
+        return max(self.style_layers, CONTENT + 1)
+
+    def _judging(self, discriminator: nn.Module, style: Tensor, fake: Tensor) -> Update:
+        of_real, of_fake = _logits(discriminator, style), _logits(discriminator, fake)
+        loss = LOSSES[self.loss].discriminator(of_real, of_fake)
+        signals = {REAL_LOGIT: of_real.mean(), FAKE_LOGIT: of_fake.mean()}
+        return Update("discriminator", {"discriminator": loss}, signals)
+
+    def _persuading(self, discriminator: nn.Module, style: Tensor, result: Tensor) -> Tensor:
+        game = LOSSES[self.loss]
+        discriminator.requires_grad_(False)  # its gradients are neither wanted nor paid for
+        of_fake = of_real = _logits(discriminator, result)
+        if game.relativistic:
+            with torch.no_grad():
+                of_real = _logits(discriminator, style)
+        loss = game.generator(of_real, of_fake) * self.adversarial_weight
+        discriminator.requires_grad_(True)
+        return loss
+
+    def _patches(self, batch: Batch, random: Numbers) -> Pairs:
+        """Windows of the batch's pairs, each at a place of its own."""
+        images = batch.images.add(1).div(2)
+        count, room = len(images), self.size - self.patch
+        drawn = random.uniform(count, 4)
+        places = (drawn[:, :2] * (room + 1)).long().clamp(max=room).tolist()
+        orders = (drawn[:, 2] * len(ORDERS)).long().clamp(max=len(ORDERS) - 1).tolist()
+        changed = (drawn[:, 3] < self.recolour).tolist()
+        patches: list[Tensor] = []
+        for i, (y, x) in enumerate(places):
+            patch = images[i, :, y : y + self.patch, x : x + self.patch]
+            style = i % 2 == STYLES
+            patches.append(patch[list(ORDERS[orders[i]])] if style and changed[i] else patch)
+        found = torch.stack(patches).contiguous(memory_format=torch.channels_last)
+        return Pairs(found[::2], found[1::2])
+
+    def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
+        shown = min(count, SHOWN, len(pictures.images) // 2)
+        images = pictures.images[: 2 * shown].add(1).div(2)
+        content, style = images[::2], images[1::2]
+        result = network(content, style).float().clamp(0, 1)
+        triples = torch.cat([content, style, result], 3)
+        return triples.permute(0, 2, 3, 1).contiguous().cpu()
+
+    def measuring(
+        self, dataset: Dataset, device: torch.device, samples: int, reference: int
+    ) -> Measure | None:
+        """Of ``samples`` pairs at most: pictures of both domains in their order."""
+        assert dataset.labels is not None
+        of = [torch.from_numpy((dataset.labels == n).nonzero()[0]) for n in (CONTENTS, STYLES)]
+        count = min(samples, MEASURED, *map(len, of))
+        if not count:
+            return None
+        chosen = [x[torch.linspace(0, len(x) - 1, count).long()] for x in of]
+
+        def measure(network: nn.Module) -> tuple[Measurement, ...]:
+            features, sums = features_network(device), torch.zeros(2)
+            for places in torch.arange(count).split(AT_ONCE):
+                content, style = (
+                    to_network(torch.from_numpy(dataset.images[x[places].numpy()]))
+                    .to(device)
+                    .add(1)
+                    .div(2)
+                    for x in chosen
+                )
+                for pair in zip(content.split(1), style.split(1), strict=True):
+                    sums += torch.stack(distances(network(*pair), *pair, features)).cpu()
+            values = (sums / count).tolist()
+            reference = f"pairs of {dataset.name}"
+            return tuple(
+                Measurement(metric=name, value=value, samples=count, reference=reference)
+                for name, value in zip((STYLE, CONTENT_LOSS), values, strict=True)
+            )
+
+        return measure
+
+
+def distances(
+    result: Tensor, content: Tensor, style: Tensor, features: nn.Module
+) -> tuple[Tensor, Tensor]:
+    """Of one result ``[1 3 h w]`` in 0..1: its style loss to the style (relu1_1 to relu5_1), and
+    its content loss to the content (relu4_1). The result is clamped, as a saved picture is."""
+    found = features(result.float().clamp(0, 1))
+    return style_loss(found, features(style)), content_loss(
+        found[CONTENT], features(content)[CONTENT]
+    )
+
+
+def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """All that it says of each image, ``[b n]``, float32."""
+    parts = discriminator(images * 2 - 1)
+    return torch.cat([part.float().flatten(1) for part in parts], 1)

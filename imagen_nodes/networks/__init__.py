@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from .animegan import AnimeGANGenerator
 from .architecture import Architecture
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
@@ -15,12 +16,15 @@ from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .mobilenet import MobileNetV2Features
 from .multi_scale import MultiScaleDiscriminator
 from .patch import PatchDiscriminator
+from .patch_heads import PatchHeads
 from .progan import ProGANDiscriminator, ProGANGenerator
 from .r3gan import R3GANDiscriminator, R3GANGenerator
+from .resnet_generator import ResNetGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .squeezenet import LPIPSSqueeze
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .unet_discriminator import UNetDiscriminator
+from .unet_generator import UNetGenerator
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
     DCGANGenerator,
@@ -44,6 +48,10 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     StyleGAN2Generator,
     StyleGAN2Discriminator,
     ConvolutionStackGenerator,
+    UNetGenerator,
+    ResNetGenerator,
+    AnimeGANGenerator,
+    PatchHeads,
 )
 
 AnyArchitecture = Annotated[
@@ -67,6 +75,10 @@ AnyArchitecture = Annotated[
     | BigGANDeepDiscriminator
     | StyleGAN2Generator
     | StyleGAN2Discriminator
-    | ConvolutionStackGenerator,
+    | ConvolutionStackGenerator
+    | UNetGenerator
+    | ResNetGenerator
+    | AnimeGANGenerator
+    | PatchHeads,
     Field(discriminator="kind"),
 ]

@@ -39,7 +39,7 @@ def enlarge(
     pictures = _pictures(model)
     if not len(image):
         raise DataError("the batch holds no picture")
-    _refuse_broken(image)
+    refuse_broken(image)
     b, h, w, c = image.shape
     factor = factor or pictures.scale
     size = (max(round(h * factor), 1), max(round(w * factor), 1))
@@ -47,7 +47,7 @@ def enlarge(
     result = tiles.empty(b, *size, c) if b > 1 or c == 4 else None
     with host.running(model) as running:
         for i in range(b):
-            with _reporting(host, running.network, i, b) as progress:
+            with reporting(host, running.network, i, b) as progress:
                 colour = _run(running, model, pictures, image[i : i + 1, ..., :3], progress)
             colour = images.resized(colour, size, method)
             if result is None:  # the one picture is the result
@@ -119,7 +119,10 @@ def _pictures(model: Model) -> Pictures:
     return pictures
 
 
-def _refuse_broken(image: Tensor) -> None:
+def refuse_broken(image: Tensor) -> None:
+    """
+    Raises:
+        DataError: a picture of the batch holds NaN or infinity."""
     for i, picture in enumerate(image):
         if not torch.isfinite(picture).all():
             raise DataError(
@@ -129,7 +132,7 @@ def _refuse_broken(image: Tensor) -> None:
 
 
 @contextmanager
-def _reporting(
+def reporting(
     host: Host, network: nn.Module, i: int, b: int
 ) -> Generator[Callable[[int, int], None]]:
     """Progress of picture ``i`` of ``b`` for the host, which is asked between the network's layers

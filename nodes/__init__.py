@@ -9,6 +9,7 @@ from .invert import InpaintByInversion, Invert
 from .latents import ClassLabels, InterpolateLatents, LoadLatents, SampleNoise, SaveLatents
 from .styles import EditLatents, FindDirections, MixStyles, Truncate
 from .super_resolve import SuperResolve
+from .translate import Translate
 
 NODES: tuple[type[Node], ...] = (
     LoadCheckpoint,
@@ -26,5 +27,6 @@ NODES: tuple[type[Node], ...] = (
     ImageGrid,
     SuperResolve,
     Denoise,
+    Translate,
     InpaintByInversion,
 )

@@ -59,7 +59,7 @@ class ResNetGenerator(Architecture):
     """Whether instance norm has gains and biases, as batch norm has: a batch norm that is used on
     one picture at a time, with that picture's own statistics, is just that."""
     bias: bool = True
-    """Whether convolutions before a norm have biases."""
+    """Whether convolutions but the last have biases; norms without gains and biases need them."""
     down: Literal["strided", "blurred"] = "strided"
     """How sizes are halved: by the convolution, or by a filter after it (CUT)."""
     up: Literal["transposed", "blurred", "nearest"] = "transposed"
@@ -100,7 +100,7 @@ class Convolution(nn.Module):
         super().__init__()
         self.border, self.mode = [border] * 4 * (border > 0), PADDINGS[padding]
         self.conv, self.norm = conv, norm_of(a.norm, conv.out_channels, a.affine)
-        if not (a.bias or a.norm == "none"):
+        if not a.bias:
             conv.register_parameter("bias", None)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class UNetGenerator(Architecture):
     """Whether instance norm has gains and biases, as batch norm has. The authors use batch norm on
     one picture at a time, with that picture's own statistics, which is just that."""
     bias: bool = False
-    """Whether convolutions before a norm have biases."""
+    """Whether convolutions but the last have biases; norms without gains and biases need them."""
     inner_norm: bool = False
     """Whether there is a norm at the smallest size too, which must then be above 1 px."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -87,18 +87,17 @@ class UNetGeneratorNetwork(Network):
         a = architecture
         self.dropout, self.depth = a.dropout, a.depth
         widths = [a.width_at(i + 1) for i in range(a.depth)]
-        bare = a.bias or a.norm == "none"
         self.downs, self.down_norms = nn.ModuleList(), nn.ModuleList()
         self.ups, self.up_norms = nn.ModuleList(), nn.ModuleList()
         for i, width in enumerate(widths):
             normed = i > 0 and (i < a.depth - 1 or a.inner_norm)
             inputs = widths[i - 1] if i else a.channels
-            self.downs.append(HalvingConv2d(inputs, width, bias=bare))
+            self.downs.append(HalvingConv2d(inputs, width, bias=a.bias))
             self.down_norms.append(norm_of(a.norm if normed else "none", width, a.affine))
         for i in reversed(range(a.depth)):
             outputs = widths[i - 1] if i else a.outputs
             inputs = widths[i] * (1 if i == a.depth - 1 else 2)
-            self.ups.append(DoublingConv2d(inputs, outputs, bias=bare or i == 0))
+            self.ups.append(DoublingConv2d(inputs, outputs, bias=a.bias or i == 0))
             self.up_norms.append(norm_of(a.norm if i else "none", outputs, a.affine))
 
     def forward(self, images: Tensor, draw: Draw | None = None) -> Tensor:

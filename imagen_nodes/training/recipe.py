@@ -10,6 +10,8 @@ from ..spec import Positive, Spec
 from .schedule import Number, Schedule, value_at
 from .tasks.generate import Generate
 from .tasks.restore import Restore
+from .tasks.translate import Translate
+from .tasks.unpaired import Contrast, Cycle
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -20,7 +22,11 @@ def _kind(task: Any) -> str:
 
 
 AnyTask = Annotated[
-    Annotated[Generate, Tag("generate")] | Annotated[Restore, Tag("restore")],
+    Annotated[Generate, Tag("generate")]
+    | Annotated[Restore, Tag("restore")]
+    | Annotated[Translate, Tag("translate")]
+    | Annotated[Contrast, Tag("cut")]
+    | Annotated[Cycle, Tag("cyclegan")],
     Discriminator(_kind),
 ]
 

@@ -87,10 +87,8 @@ def _run(
 ) -> Tensor:
     """``[1 h w c]`` of 1 or 3 channels -> ``[1 h w 3]``."""
     x = image.movedim(3, 1)
-    if pictures.channels == 1:
-        x = luma(x) if x.shape[1] == 3 else x
-    else:
-        x = x.expand(-1, 3, -1, -1)
+    if x.shape[1] != pictures.channels:
+        x = luma(x) if pictures.channels == 1 else x.expand(-1, 3, -1, -1)
 
     def call(part: Tensor) -> Tensor:
         values = images.to_range(part.to(running.device), model.card.value_range)

@@ -25,6 +25,8 @@ WRAPPERS = (
     "generator.", "gen.", "model.",
 )  # fmt: skip
 TASK = "translation"
+# CUT's filters each way, before halving and in doubling, by their size.
+BLURS = {3: (0.25, 0.5, 0.25), 4: (0.25, 0.75, 0.75, 0.25)}
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -143,7 +145,6 @@ def resnet_generator(candidate: Candidate, told: Told) -> Imported:
     state: dict[str, Tensor] = {}
     _move_trunk(names, stack, downs, ups[:-1], norm, state)
     _move(names, ups[-1], "out", state)
-    names.ignore_all(".filt")
     names.finish()
     return Imported(architecture, state, TASK, notes=_notes(told))
 
@@ -243,7 +244,7 @@ def _resnet_fields(names: Names, stack: _Stack, norm: Norm, told: Told) -> dict[
     if first[1] not in (usual, usual + 1):
         raise Other(f"residual blocks of other layers: {first}")
     inputs, outputs = names.shape(f"{stack.after[0]}.weight")[:2]
-    blurs = [names.shape(f"{name}.filt")[2] for name in stack.filters]
+    blurs = [_blur(names, name) for name in stack.filters]
     up = "transposed" if inputs > outputs else ("blurred" if 4 in blurs else "nearest")
     return {
         "blocks": len(stack.blocks),
@@ -254,6 +255,23 @@ def _resnet_fields(names: Names, stack: _Stack, norm: Norm, told: Told) -> dict[
         "padding": told.choice("padding", "reflect", "replicate") if padded else "zero",
         "dropout": 0.5 if first[1] == usual + 1 else 0.0,
     }
+
+
+def _blur(names: Names, name: str) -> int:
+    """Size of a filter, which is always the same.
+
+    Raises:
+        Other: it is another."""
+    import torch
+
+    found = names.take(f"{name}.filt")
+    size = found.shape[2]
+    if size not in BLURS:
+        raise Other(f"a filter of {size} px in {name}")
+    taps = torch.tensor(BLURS[size])
+    if not torch.allclose(found, (taps[:, None] * taps).expand_as(found), atol=1e-3):
+        raise Other(f"a filter of other values in {name}")
+    return size
 
 
 def _inner(names: Names, block: str) -> list[int]:

@@ -71,8 +71,8 @@ class Translate(Task):
         check_window(g, self.read)
         if g.channels not in (1, 3) or g.channels != g.outputs:
             raise ValueError(
-                f"generator.channels is {g.channels}, generator.outputs {g.outputs}: both panels of "
-                "a picture have as many, 1 or 3"
+                f"generator.channels is {g.channels}, generator.outputs {g.outputs}: input and "
+                "target have as many, 1 or 3"
             )
         if self.perceptual_weight and (g.outputs != 3 or g.resolution < 32):
             raise ValueError("perceptual_weight: needs RGB and a resolution of 32 px or more")
@@ -114,7 +114,7 @@ class Translate(Task):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted((self.read, self.read), self.generator.channels, panels=2)
+        return Wanted((self.read, 2 * self.read), self.generator.channels, panels=2)
 
     @property
     def purpose(self) -> str:

@@ -16,13 +16,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ...evaluation import translation
-from ...images import from_network
+from ...checkpoint import Measurement
+from ...evaluation.evaluator import FEWEST, Evaluator
+from ...evaluation.features import mobilenet
+from ...evaluation.translation import translated
+from ...images import from_network, to_network
 from ...networks.architecture import Architecture
 from ...networks.patch import PatchDiscriminator
 from ...networks.patch_heads import PatchHeads
@@ -45,11 +49,12 @@ class Unpaired(Task):
     """What both ways share: networks, data, previews."""
 
     generator: ResNetGenerator = ResNetGenerator()
-    """Pictures of the first kind to such of the second."""
+    """Pictures of the one kind to such of the other."""
     discriminator: PatchDiscriminator = PatchDiscriminator(norm="instance")
-    """Judges results against pictures of the second kind."""
-    domains: tuple[str, str] = ("trainA", "trainB")
-    """The folders that hold pictures of the first and of the second kind."""
+    """Judges results against pictures of the other kind."""
+    source: Literal["first", "second"] = "first"
+    """Which kind is turned into the other: that of the subfolder which comes first by its name
+    (trainA), or second (trainB)."""
     read: Annotated[int, Field(ge=16, le=8192)] = 286
     """Side at which pictures are read, px."""
     window: Annotated[int, Field(ge=16, le=4096)] = 256
@@ -66,8 +71,6 @@ class Unpaired(Task):
             raise ValueError(
                 "generator.enhancers: takes 0; local enhancers are for paired pictures"
             )
-        if self.domains[0] == self.domains[1]:
-            raise ValueError(f"domains: {self.domains[0]} twice; they are two folders")
         if g.channels not in (1, 3) or not g.channels == g.outputs == d.channels:
             raise ValueError(
                 f"generator.channels is {g.channels}, generator.outputs {g.outputs}, "
@@ -88,7 +91,7 @@ class Unpaired(Task):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted((self.read, self.read), self.generator.channels, domains=self.domains)
+        return Wanted((self.read, self.read), self.generator.channels, domains=2)
 
     @property
     def purpose(self) -> str:
@@ -96,23 +99,46 @@ class Unpaired(Task):
 
     @property
     def summary(self) -> str:
-        first, second = self.domains
-        return f"{self.generator.kind} that makes of pictures like {first} such like {second}"
+        return f"{self.generator.kind} that makes pictures of one kind into such of another"
 
-    def _windows(self, batch: Batch, random: Numbers | None) -> tuple[Tensor, Tensor]:
-        """Pictures of the first kind and of the second, which take turns in a batch."""
+    def _windows(self, batch: Batch, random: Numbers) -> tuple[Tensor, Tensor]:
+        """Pictures to be translated and of the other kind; they take turns in a batch."""
         (images,) = windows([batch.images], self.window, random)
-        return images[0::2], images[1::2]
+        return images[self._from :: 2], images[1 - self._from :: 2]
+
+    @property
+    def _from(self) -> int:
+        """The number of the kind that is translated."""
+        return 0 if self.source == "first" else 1
 
     def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
-        (images,) = windows([pictures.images[0::2][: min(count, SHOWN)]], self.window, None)
+        images = pictures.images[self._from :: 2][: min(count, SHOWN)]
+        (images,) = windows([images], self.window, None)
         return from_network(torch.cat([images, network(images).float()], 3))
 
     def measuring(
         self, dataset: Dataset, device: torch.device, samples: int, reference: int
     ) -> Measure | None:
-        """How far results are from pictures of the second kind, as sets."""
-        return None
+        """Results of ``samples`` whole pictures at most, against ``reference`` of the other
+        kind."""
+        assert dataset.labels is not None
+        given, wanted = (np.flatnonzero(dataset.labels == k) for k in (self._from, 1 - self._from))
+        given, wanted = given[:samples], wanted[:reference]
+        pictures = self.generator.pictures
+        assert pictures is not None
+        if min(len(given), len(wanted)) < FEWEST or pictures.sizes.fit(self.read) != self.read:
+            return None
+        name = f"{dataset.class_names[1 - self._from]} of {dataset.name}"
+        target = Dataset(name, dataset.images[wanted])
+        evaluator = Evaluator(mobilenet(device), target)
+        images = dataset.images[given]
+
+        def measure(network: nn.Module) -> tuple[Measurement, ...]:
+            parts = (torch.from_numpy(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
+            made = translated(network, (to_network(part).to(device) for part in parts))
+            return evaluator.compare(evaluator.features_of(made, len(images)))
+
+        return measure
 
 
 class Contrast(Unpaired):

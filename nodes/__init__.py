@@ -11,6 +11,7 @@ from .latents import ClassLabels, InterpolateLatents, LoadLatents, SampleNoise, 
 from .style_transfer import StyleTransfer
 from .styles import EditLatents, FindDirections, MixStyles, Truncate
 from .super_resolve import SuperResolve
+from .translate import Translate
 
 NODES: tuple[type[Node], ...] = (
     LoadCheckpoint,
@@ -30,5 +31,6 @@ NODES: tuple[type[Node], ...] = (
     Denoise,
     Inpaint,
     StyleTransfer,
+    Translate,
     InpaintByInversion,
 )

@@ -30,7 +30,7 @@ def random(seed: int = 0) -> torch.Generator:
 
 
 # Of constants, which are no weights.
-FIXED = re.compile("filter|[Kk]ernel")
+FIXED = re.compile("filt|[Kk]ernel")
 
 
 def varied(network: nn.Module, size: float = 0.3) -> nn.Module:

@@ -93,9 +93,13 @@ class Evaluator:
             raise UsageError(f"{samples} samples: at least {FEWEST} are needed")
         # The real pictures first: what is wrong with them should be said before the long part.
         _ = self.real
-        return self._extract(
-            draw(architecture, network, range(samples), self.space.device), samples
-        )
+        drawn = draw(architecture, network, range(samples), self.space.device)
+        return self.features_of(drawn, samples)
+
+    def features_of(self, batches: Iterator[Tensor], count: int) -> Tensor:
+        """``[count d]``: of batches ``[b h w 3]`` uint8 on the feature network's device, ``count``
+        images in all."""
+        return self._extract(batches, count)
 
     def compare(self, fake: Tensor) -> tuple[Measurement, ...]:
         """Frechet and kernel distance with intervals, precision and recall, and where the space has

@@ -36,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of AdaIN, beside its decoder: vgg_normalised.pth",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what a file for translation leaves open, as the notes name it, such as "
+        "statistics=stored or resolution=512; repeatable",
+    )
     parser.add_argument("--info", action="store_true", help="say what is in it, and write nothing")
     parser.add_argument("--json", action="store_true", help="with --info: as JSON")
 
@@ -47,12 +55,13 @@ def main(args: argparse.Namespace) -> int:
         ImagenError: the file cannot be read or written, or is of no known format."""
     from .. import checkpoint
     from .formats import card_of, choose, network_of, read
+    from .told import told
 
     if args.info == (args.output is not None):
         raise UsageError("import: give either -o OUT.safetensors, or --info")
     if args.output and args.output.suffix != ".safetensors":
         raise UsageError(f"-o {args.output}: takes the name of a .safetensors file")
-    contents = read(args.file, args.layers, args.encoder)
+    contents = read(args.file, args.layers, args.encoder, told(args.set))
     if args.info:
         rows = [(f.candidate, f.format) for f in contents.found]
         rows += [(candidate, "") for candidate, _ in contents.others]

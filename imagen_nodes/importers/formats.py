@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,17 +11,33 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ..checkpoint import Card
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UsageError
 from ..spec import problems
-from . import adain, biggan, dcgan, mimicry, r3gan, stylegan2
+from . import adain, biggan, dcgan, mimicry, r3gan, stylegan2, translation
 from .candidates import Candidate, candidates
 from .containers import open_foreign
 from .imported import Imported, Other
+from .told import Told
 
 if TYPE_CHECKING:
     from torch import nn
 
 Importer = Callable[[Candidate], Imported]
+Asking = Callable[[Candidate, Told], Imported]
+
+# Whose files leave something open.
+ASKING: dict[str, Asking] = {
+    "pix2pix's U-Net": translation.unet_generator,
+    "CycleGAN's, CUT's or pix2pixHD's ResNet": translation.resnet_generator,
+    "pix2pixHD with local enhancers": translation.enhanced_generator,
+    "AnimeGANv2": translation.animegan_generator,
+}
+
+
+def _by_default(name: str, candidate: Candidate) -> Imported:
+    """What is left open as is usual."""
+    return ASKING[name](candidate, Told({}))
+
 
 FORMATS: dict[str, Importer] = {
     "StyleGAN2 of NVIDIA's PyTorch code": stylegan2.nvidia_generator,
@@ -34,6 +50,7 @@ FORMATS: dict[str, Importer] = {
     "AdaIN of pytorch-AdaIN": adain.generator,
     "DCGAN, a stack of transposed convolutions": dcgan.generator,
     "StyleGAN2 of NVIDIA's PyTorch code, the discriminator": stylegan2.nvidia_discriminator,
+    **{name: partial(_by_default, name) for name in ASKING},
 }
 
 
@@ -44,6 +61,8 @@ class Found:
     candidate: Candidate
     format: str
     imported: Imported
+    unused: tuple[str, ...] = ()
+    """What the user has said of it that it does not leave open."""
 
 
 @dataclass
@@ -58,29 +77,37 @@ class Contents:
     """Candidates of no known format, and by format why not."""
 
 
-def read(path: Path, layers: str = "", encoder: Path | None = None) -> Contents:
+def read(
+    path: Path,
+    layers: str = "",
+    encoder: Path | None = None,
+    told: Mapping[str, str] | None = None,
+) -> Contents:
     """Everything in a file, the most likely network first.
 
     Args:
         layers: see :func:`.dcgan.generator`.
         encoder: a second file, see :func:`.adain.generator`.
+        told: what the file does not say, by name: see :class:`.told.Told`.
 
     Raises:
         CheckpointError: it cannot be read safely, or holds no tensors.
-        UsageError: ``layers`` does not fit."""
+        UsageError: ``layers`` or ``told`` does not fit."""
     foreign = open_foreign(path)
     encoders = candidates(open_foreign(encoder).content) if encoder else []
-    told: dict[Importer, Importer] = {
+    with_options: dict[Importer, Importer] = {
         dcgan.generator: partial(dcgan.generator, layers=layers),
         adain.generator: partial(adain.generator, encoders=encoders),
     }
-    formats = {name: told.get(importer, importer) for name, importer in FORMATS.items()}
+    formats = {name: with_options.get(importer, importer) for name, importer in FORMATS.items()}
     contents = Contents(foreign.container)
     for candidate in candidates(foreign.content):
         reasons: dict[str, str] = {}
         for name, importer in formats.items():
+            answers = Told(dict(told or {}))
             try:
-                imported = importer(candidate)
+                asking = ASKING.get(name)
+                imported = importer(candidate) if asking is None else asking(candidate, answers)
             except Other as error:
                 reasons[name] = str(error)
             except ValidationError as error:
@@ -91,7 +118,7 @@ def read(path: Path, layers: str = "", encoder: Path | None = None) -> Contents:
             except CheckpointError as error:
                 raise CheckpointError(f"{path}: {error}") from None
             else:
-                contents.found.append(Found(candidate, name, imported))
+                contents.found.append(Found(candidate, name, imported, answers.unused))
                 break
         else:
             contents.others.append((candidate, reasons))
@@ -104,9 +131,14 @@ def choose(path: Path, contents: Contents, place: str | None) -> Found:
     """The network at ``place``, or the most likely one.
 
     Raises:
-        CheckpointError: there is none of a known format there."""
+        CheckpointError: there is none of a known format there.
+        UsageError: the user has said more of it than it leaves open."""
     found = [f for f in contents.found if place is None or f.candidate.place == place]
     if found:
+        if unused := found[0].unused:
+            raise UsageError(
+                f"--set {', '.join(unused)}: a file of {found[0].format} does not leave that open"
+            )
         return found[0]
     if place is not None:
         places = [repr(f.candidate.place) for f in contents.found]

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .adain import AdaIN
+from .animegan import AnimeGANGenerator
 from .architecture import Architecture
 from .biggan import BigGANDiscriminator, BigGANGenerator
 from .biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
@@ -17,12 +18,15 @@ from .gated import GatedInpainting
 from .mobilenet import MobileNetV2Features
 from .multi_scale import MultiScaleDiscriminator
 from .patch import PatchDiscriminator
+from .patch_heads import PatchHeads
 from .progan import ProGANDiscriminator, ProGANGenerator
 from .r3gan import R3GANDiscriminator, R3GANGenerator
+from .resnet_generator import ResNetGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .squeezenet import LPIPSSqueeze
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .unet_discriminator import UNetDiscriminator
+from .unet_generator import UNetGenerator
 from .vgg import VGGFeatures
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
@@ -50,6 +54,10 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     GatedInpainting,
     AdaIN,
     VGGFeatures,
+    UNetGenerator,
+    ResNetGenerator,
+    AnimeGANGenerator,
+    PatchHeads,
 )
 
 AnyArchitecture = Annotated[
@@ -76,6 +84,10 @@ AnyArchitecture = Annotated[
     | ConvolutionStackGenerator
     | GatedInpainting
     | AdaIN
-    | VGGFeatures,
+    | VGGFeatures
+    | UNetGenerator
+    | ResNetGenerator
+    | AnimeGANGenerator
+    | PatchHeads,
     Field(discriminator="kind"),
 ]

@@ -38,12 +38,15 @@ class Pictures(Spec):
     """How far a pixel of the result sees, px of the picture; none: not known."""
     tile: Annotated[int, Field(ge=64)] = 512
     """Longest side to run at once, px."""
+    blend: Annotated[int, Field(ge=0, le=256)] = 16
+    """Width of the strip in which tiles are mixed where the reach is not known, px."""
 
     @property
     def tiling(self) -> Tiling:
         """Tiles whose seams are exact where the reach is known, and blended where it is not."""
         if self.reach is None:
-            return Tiling(tile=max(self.tile, 160))
+            overlap = max(64, 2 * self.blend)
+            return Tiling(tile=max(self.tile, 2 * overlap + 32), overlap=overlap, blend=self.blend)
         overlap = 2 * self.reach
         return Tiling(tile=max(self.tile, 2 * overlap + 1), overlap=overlap, blend=0)
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .architecture import Architecture, Network
 from .dcgan import initialise
-from .normalisation import spectral_norm
+from .normalisation import InstanceNorm2d, spectral_norm
 
 Norm = Literal["batch", "instance", "spectral", "none"]
 
@@ -94,7 +94,7 @@ def _scale(a: PatchDiscriminator) -> nn.Sequential:
     stages = [nn.Sequential(_conv(a.channels, widths[0], 2, a.norm), nn.LeakyReLU(0.2))]
     for i in range(a.depth):
         conv = _conv(widths[i], widths[i + 1], 2 if i < a.depth - 1 else 1, a.norm)
-        norm = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d}.get(a.norm)
+        norm = {"batch": nn.BatchNorm2d, "instance": InstanceNorm2d}.get(a.norm)
         layers = [conv, *([norm(widths[i + 1])] if norm else []), nn.LeakyReLU(0.2)]
         stages.append(nn.Sequential(*layers))
     return nn.Sequential(*stages, _conv(widths[-1], 1, 1, a.norm))

@@ -143,27 +143,28 @@ class Loop:
         update = next(turn, None)
         if update is None:
             return None
-        parameters = _trained(self.networks[update.network])
+        parameters = [p for name in update.networks for p in _trained(self.networks[name])]
         loss = torch.stack(list(update.losses.values())).sum() / self.recipe.accumulate
-        # Only this network's gradients: the others' are neither wanted nor paid for.
+        # Only these networks' gradients: the others' are neither wanted nor paid for.
         loss.backward(inputs=parameters)
         losses, signals = (
             {name: value.detach() for name, value in values.items()}
             for values in (update.losses, update.signals)
         )
-        return Update(update.network, losses, signals)
+        return Update(update.network, losses, signals, update.partners)
 
     def _carry_out(self, updates: list[Update]) -> Update:
-        """Step a network on the gradients that its parts have left; the parts' mean values."""
-        network = updates[0].network
+        """Step networks on the gradients that the parts have left; the parts' mean values."""
+        turn = updates[0]
         losses = _mean([update.losses for update in updates])
         signals = _mean([update.signals for update in updates])
-        gradients = [p.grad for p in self.networks[network].parameters() if p.grad is not None]
+        parameters = (p for name in turn.networks for p in self.networks[name].parameters())
+        gradients = [p.grad for p in parameters if p.grad is not None]
         self.processes.average([*gradients, *losses.values(), *signals.values()])
-        optimiser = self.optimisers[network]
-        optimiser.step()
-        optimiser.zero_grad()
-        return Update(network, losses, signals)
+        for name in turn.networks:
+            self.optimisers[name].step()
+            self.optimisers[name].zero_grad()
+        return Update(turn.network, losses, signals, turn.partners)
 
     def snapshots(self) -> list[nn.Module]:
         """The averaged networks as they ship: in evaluation mode, with statistics of their own."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -96,6 +97,39 @@ def relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
     Source: as the discriminator's."""
     return F.softplus(real - fake).mean()
 
+
+# ---- Of pictures from pictures ------------------------------------------------------------------
+
+Maps = list[list[Tensor]]
+"""Feature maps by scale and stage, the last of each the logits."""
+
+
+def feature_matching(real: Maps, fake: Maps) -> Tensor:
+    """Mean absolute difference of a discriminator's feature maps of real and generated pictures,
+    the sum over its stages without the logits, the mean over its scales. ``real`` is constant.
+
+    Source: Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional
+    GANs" (pix2pixHD), 2018, equation 4; the mean over scales is the authors' code."""
+    found = [
+        F.l1_loss(of_fake.float(), of_real.detach().float())
+        for ours, theirs in zip(fake, real, strict=True)
+        for of_fake, of_real in zip(ours[:-1], theirs[:-1], strict=True)
+    ]
+    return sum(found, real[0][0].new_zeros(())) / len(real)
+
+
+def patch_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of telling, among n places of the same picture, the one that a query is of:
+    ``[b n d]`` each, vectors of length 1; query i belongs to key i. ``keys`` are constant.
+
+    Source: Park et al., "Contrastive Learning for Unpaired Image-to-Image Translation" (CUT), 2020,
+    equations 2 and 3."""
+    similar = queries @ keys.detach().transpose(1, 2) / temperature  # [b query key]
+    places = torch.arange(similar.shape[1], device=similar.device).expand(len(similar), -1)
+    return F.cross_entropy(similar.flatten(0, 1), places.flatten())
+
+
+# ---- The table ----------------------------------------------------------------------------------
 
 LossName = Literal["bce", "bce-saturating", "mse", "wasserstein", "hinge", "relativistic"]
 

@@ -152,6 +152,8 @@ def _inpaint(name: str, patch: int, batch: int, rate: float, kimg: float) -> Rec
     optimiser = _falling(rate, kimg) | {"betas": [0.5, 0.99], "rates": {"discriminator": 2e-4}}
     fields = {"name": name, "task": task, "batch": batch, "kimg": kimg}
     return Recipe.model_validate({**fields, "optimiser": optimiser})
+
+
 # Patches of 192 px; the second goes on with a discriminator.
 PATCHES = {
     "adversarial_weight": 0.1,
@@ -180,9 +182,47 @@ def _style(
     return Recipe.model_validate({**fields, "optimiser": _falling(rate, kimg)})
 
 
+# Pairs: a U-Net, and pix2pixHD's way: a ResNet, discriminators at two scales, feature matching.
+SLIM_UNET = {"kind": "unet-generator", "width": 32, "width_max": 96, "norm": "instance"}
+SLIM_RESNET = {"kind": "resnet-generator", "width": 24, "blocks": 6, "up": "nearest"}
+SLIM_PATCH = {"width": 32, "norm": "instance"}
+TWO_SCALES = {**SLIM_PATCH, "scales": 2}
+MATCHED = {"l1_weight": 10.0, "feature_weight": 10.0}
+# Two kinds of pictures, of which trainB (photos) are turned into trainA (Monet): FastCUT, CycleGAN.
+FAST = {"contrast_weight": 10.0, "identity": False, "mirrored": True}
+
+# fmt: off
+TRANSLATE_ROWS: tuple[tuple[Any, ...], ...] = (
+    # name           task        network      judge       loss   read  more                             kimg
+    ("facades",      "translate", SLIM_UNET,   SLIM_PATCH, "bce", 286, {"input": "right"},              80),
+    ("facades-hd",   "translate", SLIM_RESNET, TWO_SCALES, "mse", 286, {"input": "right", **MATCHED},   80),
+    ("monet",        "cut",       SLIM_RESNET, SLIM_PATCH, "mse", 256, {"source": "second", "window": 128, **FAST}, 200),
+    ("monet-cycle",  "cyclegan",  SLIM_RESNET, SLIM_PATCH, "mse", 256, {"source": "second", "window": 128}, 200),
+)
+# fmt: on
+
+
+def _translate(
+    name: str,
+    kind: str,
+    network: dict[str, Any],
+    judge: dict[str, Any],
+    loss: str,
+    read: int,
+    more: dict[str, Any],
+    kimg: float,
+) -> Recipe:
+    # It sees the input, too, where there are pairs.
+    seen = {"channels": 6} if kind == "translate" else {}
+    task = {"kind": kind, "generator": network, "discriminator": {**judge, **seen}, "loss": loss}
+    fields = {"name": name, "task": {**task, "read": read, **more}, "batch": 4, "kimg": kimg}
+    return Recipe.model_validate({**fields, "optimiser": USUAL, "ema_half_life": 5})
+
+
 PRESETS: dict[str, Recipe] = {
     **{row[0]: _recipe(*row) for row in ROWS},
     **{row[0]: _restore(*row) for row in RESTORE_ROWS},
     **{row[0]: _inpaint(*row) for row in INPAINT_ROWS},
     **{row[0]: _style(*row) for row in STYLE_ROWS},
+    **{row[0]: _translate(*row) for row in TRANSLATE_ROWS},
 }

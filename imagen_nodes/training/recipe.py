@@ -12,6 +12,8 @@ from .tasks.generate import Generate
 from .tasks.inpaint import Inpaint
 from .tasks.restore import Restore
 from .tasks.style import Style
+from .tasks.translate import Translate
+from .tasks.unpaired import Contrast, Cycle
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -25,7 +27,10 @@ AnyTask = Annotated[
     Annotated[Generate, Tag("generate")]
     | Annotated[Restore, Tag("restore")]
     | Annotated[Inpaint, Tag("inpaint")]
-    | Annotated[Style, Tag("style")],
+    | Annotated[Style, Tag("style")]
+    | Annotated[Translate, Tag("translate")]
+    | Annotated[Contrast, Tag("cut")]
+    | Annotated[Cycle, Tag("cyclegan")],
     Discriminator(_kind),
 ]
 

@@ -86,6 +86,13 @@ class Update:
     """By name; the network is stepped on their sum."""
     signals: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """What else is worth a curve, or is remembered, by name: means over images."""
+    partners: tuple[str, ...] = ()
+    """Networks whose turn it is too, on the same losses."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """All whose turn it is."""
+        return (self.network, *self.partners)
 
 
 class Task(Spec):

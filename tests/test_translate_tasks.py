@@ -1,0 +1,405 @@
+"""Translation tasks: what their losses are, written out plainly; trainings from end to end."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch.nn import functional as F
+
+from imagen_nodes import checkpoint
+from imagen_nodes.__main__ import main
+from imagen_nodes.training.data.dataset import Dataset
+from imagen_nodes.training.losses import feature_matching, patch_nce
+from imagen_nodes.training.presets import PRESETS
+from imagen_nodes.training.randomness import Numbers
+from imagen_nodes.training.task import Batch, Moment
+from imagen_nodes.training.tasks.translate import Translate
+from imagen_nodes.training.tasks.unpaired import Contrast, Cycle
+from imagen_nodes.training.windows import windows
+
+UNET = {"kind": "unet-generator", "width": 4, "depth": 3, "resolution": 32, "norm": "instance"}
+PLAIN = {**UNET, "dropout": 0.0}
+RESNET = {"width": 4, "blocks": 2, "resolution": 32}
+JUDGE = {"width": 8, "depth": 1, "norm": "instance"}
+PAIRS = {"generator": PLAIN, "discriminator": {**JUDGE, "channels": 6}, "read": 32}
+KINDS = {"generator": RESNET, "discriminator": JUDGE, "read": 40, "window": 32}
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).clamp(-1, 1)
+
+
+def moment(seed=0, graphs=True):
+    return Moment(0, 4, Numbers(torch.Generator().manual_seed(seed)), {}, graphs)
+
+
+def built(task):
+    networks = {name: a.build() for name, a in task.architectures.items()}
+    for name, network in networks.items():
+        network.initialise(torch.Generator().manual_seed(len(name)))
+    return networks
+
+
+def step(task, networks, images, seed=0, graphs=True):
+    """All updates of a step; nothing is updated."""
+    return list(task.losses(networks, Batch(images, None), moment(seed, graphs)))
+
+
+# ------------------------------------------------------------------------ losses
+
+
+def test_feature_matching():
+    """Wang et al. 2018, equation 4: of every stage but the logits, over two scales."""
+    sizes = [(2, 8, 9, 9), (2, 4, 5, 5), (2, 1, 3, 3)]
+    maps = [
+        [[noise(*s, seed=9 * k + i) for i, s in enumerate(sizes)] for _ in "ab"] for k in (0, 1)
+    ]
+    real, fake = maps
+    wanted = 0.0
+    for of_real, of_fake in zip(real, fake, strict=True):
+        for i in range(2):
+            wanted += float((of_real[i] - of_fake[i]).abs().mean()) / 2
+    assert float(feature_matching(real, fake)) == pytest.approx(wanted, rel=1e-5)
+    of = [[x.requires_grad_() for x in maps] for maps in real]
+    made = [[x.requires_grad_() for x in maps] for maps in fake]
+    feature_matching(of, made).backward()
+    assert of[0][0].grad is None
+    assert made[0][0].grad is not None
+
+
+def test_patch_nce():
+    """Park et al. 2020, equation 2: -log of the right one's share, place by place."""
+    queries, keys = (F.normalize(noise(2, 5, 7, seed=s), dim=2) for s in (0, 1))
+    wanted = []
+    for picture in range(2):
+        for place in range(5):
+            shares = [
+                math.exp(float(queries[picture, place] @ keys[picture, other]) / 0.1)
+                for other in range(5)
+            ]
+            wanted.append(-math.log(shares[place] / sum(shares)))
+    found = patch_nce(queries, keys, 0.1)
+    assert float(found) == pytest.approx(np.mean(wanted), rel=1e-5)
+    keys.requires_grad_()
+    queries.requires_grad_()
+    patch_nce(queries, keys, 0.1).backward()
+    assert keys.grad is None
+
+
+def test_windows():
+    images, other = noise(3, 3, 12, 10), noise(3, 1, 12, 10, seed=1)
+    whole = torch.cat([images, other], 1)
+    a, b = windows([images, other], 8, Numbers(torch.Generator().manual_seed(0)))
+    (c,) = windows([whole], 8, Numbers(torch.Generator().manual_seed(0)))
+    assert torch.equal(torch.cat([a, b], 1), c)
+    places = {
+        next(
+            (y, x) for y in range(5) for x in range(3)
+            if torch.equal(images[i, :, y : y + 8, x : x + 8], a[i])
+        )
+        for i in range(3)
+    }  # fmt: skip
+    assert len(places) > 1
+    assert torch.equal(windows([images], 8, None)[0], images[:, :, 2:10, 1:9])
+
+
+# ------------------------------------------------------------------------ pairs
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("loss", ["bce", "mse"])
+def test_paired_losses(side, loss, graphs):
+    task = Translate.model_validate({**PAIRS, "input": side, "loss": loss})
+    networks, images = built(task), noise(2, 3, 32, 64)
+    first, second = step(task, networks, images, graphs=graphs)
+    given, target = images.chunk(2, 3) if side == "left" else reversed(images.chunk(2, 3))
+    made = networks["generator"](given)
+    judge = networks["discriminator"]
+    (real,), (fake,) = judge(torch.cat([given, target], 1)), judge(torch.cat([given, made], 1))
+    if loss == "bce":
+        wanted = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
+        wanted = wanted + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        game = F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+    else:
+        wanted, game = (
+            ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2,
+            ((fake - 1) ** 2).mean() / 2,
+        )
+    torch.testing.assert_close(first.losses["discriminator"], wanted)
+    torch.testing.assert_close(second.losses["generator"], game)
+    torch.testing.assert_close(second.losses["l1"], 100 * (made - target).abs().mean())
+    assert (first.networks, second.networks) == (("discriminator",), ("generator",))
+    error = ((made - target) / 2).square().mean((1, 2, 3))
+    torch.testing.assert_close(second.signals["PSNR"], (-10 * error.log10()).mean())
+
+
+def test_scales_and_features():
+    judge = {**JUDGE, "channels": 6, "scales": 2}
+    fields = {"discriminator": judge, "feature_weight": 10, "l1_weight": 0, "perceptual_weight": 2}
+    task = Translate.model_validate({**PAIRS, **fields})
+    networks, images = built(task), noise(2, 3, 32, 64)
+    first, second = step(task, networks, images)
+    given, target = images.chunk(2, 3)
+    made, judge = networks["generator"](given), networks["discriminator"]
+    real, fake = (judge.features(torch.cat([given, x], 1)) for x in (target, made))
+    wanted = sum(
+        F.softplus(-r[-1]).mean() + F.softplus(f[-1]).mean()
+        for r, f in zip(real, fake, strict=True)
+    )
+    torch.testing.assert_close(first.losses["discriminator"], wanted)
+    game = sum(F.softplus(-f[-1]).mean() for f in fake)
+    torch.testing.assert_close(second.losses["generator"], game)
+    torch.testing.assert_close(second.losses["features"], 10 * feature_matching(real, fake))
+    assert set(second.losses) == {"generator", "features", "lpips"}
+    assert all(p.requires_grad for p in judge.parameters())
+
+
+def test_the_same_values_are_dropped_both_times():
+    """Without graphs the picture is made twice: once to be judged, once to learn."""
+    task = Translate.model_validate({**PAIRS, "generator": {**UNET, "dropout": 0.5}})
+    networks, images = built(task), noise(2, 3, 32, 64)
+    whole, parts = (step(task, networks, images, graphs=graphs) for graphs in (True, False))
+    for a, b in zip(whole, parts, strict=True):
+        assert a.losses.keys() == b.losses.keys()
+        for name in a.losses:
+            torch.testing.assert_close(a.losses[name], b.losses[name])
+    other = step(task, networks, images, seed=1)
+    assert other[1].losses["l1"] != whole[1].losses["l1"]
+
+
+# ------------------------------------------------------------------------ two kinds
+
+
+@pytest.mark.parametrize("identity", [False, True])
+@pytest.mark.parametrize("source", ["first", "second"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_contrast(identity, source, seed):
+    fields = {"identity": identity, "source": source, "mirrored": True, "contrast_weight": 3}
+    task = Contrast.model_validate({**KINDS, **fields, "read": 32, "heads": 8, "places": 2000})
+    networks, images = built(task), noise(4, 3, 32, 32)
+    first, second = step(task, networks, images, seed)
+    a, b = images[0::2], images[1::2]
+    if source == "second":
+        a, b = b, a
+    generator, judge = networks["generator"], networks["discriminator"]
+    given = torch.cat([a, b]) if identity else a
+    random = Numbers(torch.Generator().manual_seed(seed))
+    random.uniform(4, 2)  # windows
+    turned = random.shared(1)[0] < 0.5
+    made = generator(given.flip(3) if turned else given)
+    (real,), (fake,) = judge(b), judge(made[:2])
+    wanted = ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2
+    torch.testing.assert_close(first.losses["discriminator"], wanted)
+    torch.testing.assert_close(second.losses["generator"], ((fake - 1) ** 2).mean() / 2)
+    # With every place of every map, their order does not matter.
+    losses = []
+    maps = generator.features(given), generator.features(made)
+    for head, key, query in zip(networks["heads"].heads, *maps, strict=True):
+        query = query.flip(3) if turned else query
+        k, q = (F.normalize(head(x.flatten(2).transpose(1, 2)), dim=2) for x in (key, query))
+        losses.append(patch_nce(q, k, 0.07))
+    torch.testing.assert_close(second.losses["contrast"], 3 * sum(losses) / len(losses))
+    assert second.networks == ("generator", "heads")
+    assert {len(x) for x in (made,)} == {4 if identity else 2}
+
+
+def test_places_are_drawn_anew():
+    task = Contrast.model_validate({**KINDS, "read": 32, "places": 2, "heads": 8})
+    networks, images = built(task), noise(2, 3, 32, 32)
+    steps = [step(task, networks, images, seed)[1] for seed in range(4)]
+    assert len({float(update.losses["contrast"].detach()) for update in steps}) == 4
+
+
+def test_cycle():
+    task = Cycle.model_validate({**KINDS, "read": 32})
+    networks, images = built(task), noise(4, 3, 32, 32)
+    *judged, last = step(task, networks, images)
+    a, b = images[0::2], images[1::2]
+    there, back = networks["generator"], networks["back"]
+    fakes = {"discriminator": (b, there(a)), "discriminator-back": (a, back(b))}
+    for update, (name, (real, fake)) in zip(judged, fakes.items(), strict=True):
+        (r,), (f,) = networks[name](real), networks[name](fake)
+        assert update.networks == (name,)
+        torch.testing.assert_close(
+            update.losses[name], ((r - 1) ** 2).mean() / 2 + (f**2).mean() / 2
+        )
+    wanted = {
+        "generator": ((networks["discriminator"](there(a))[0] - 1) ** 2).mean() / 2,
+        "back": ((networks["discriminator-back"](back(b))[0] - 1) ** 2).mean() / 2,
+        "cycle": 10 * (back(there(a)) - a).abs().mean(),
+        "cycle back": 10 * (there(back(b)) - b).abs().mean(),
+        "identity": 5 * (there(b) - b).abs().mean(),
+        "identity back": 5 * (back(a) - a).abs().mean(),
+    }
+    assert last.losses.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(last.losses[name], value)
+    assert last.networks == ("generator", "back")
+
+
+@pytest.mark.parametrize("task", [Contrast.model_validate(KINDS), Cycle.model_validate(KINDS)])
+def test_parts_compute_the_same(task):
+    networks, images = built(task), noise(4, 3, 40, 40)
+    for a, b in zip(
+        step(task, networks, images), step(task, networks, images, graphs=False), strict=True
+    ):
+        for name in a.losses:
+            torch.testing.assert_close(a.losses[name], b.losses[name])
+
+
+# ------------------------------------------------------------------------ what does not fit
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "text"),
+    [
+        (Translate, {"generator": {**PLAIN, "resolution": 36}}, "takes multiples of 8 px"),
+        (Translate, {"read": 24}, "read: 24 px, less than the 32 px of generator.resolution"),
+        (
+            Translate,
+            {"discriminator": JUDGE},
+            "channels is 3; it sees input and result together, 6",
+        ),
+        (Translate, {"discriminator": None}, "without one adversarial_weight is 0"),
+        (Translate, {"generator": {**PLAIN, "outputs": 1}}, "input and target have as many"),
+        (Translate, {"loss": "wasserstein"}, "needs a penalty"),
+        (Contrast, {"window": 30}, "window is 30 px; this generator takes multiples of 4 px"),
+        (Contrast, {"loss": "relativistic"}, "compares pictures in pairs"),
+        (Cycle, {"discriminator": {**JUDGE, "depth": 5}}, "needs 96 px, it would see 32"),
+        (Cycle, {"discriminator": {**JUDGE, "channels": 1}}, "both kinds have as many"),
+        (Cycle, {"generator": {**RESNET, "enhancers": 1}}, "local enhancers are for paired"),
+    ],
+)
+def test_refused(task, fields, text):
+    base = PAIRS if task is Translate else KINDS
+    with pytest.raises(ValidationError, match=text):
+        task.model_validate({**base, **fields})
+
+
+def test_without_a_discriminator():
+    fields = {"discriminator": None, "adversarial_weight": 0}
+    task = Translate.model_validate({**PAIRS, **fields})
+    (update,) = step(task, built(task), noise(2, 3, 32, 64))
+    assert set(update.losses) == {"l1"}
+
+
+# ------------------------------------------------------------------------ trainings
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for folder, size in (
+        ("pairs/train", (80, 40)),
+        ("two/trainA", (40, 40)),
+        ("two/trainB", (48, 40)),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(5):
+            small = random.integers(0, 256, (5, 6, 3), np.uint8)
+            Image.fromarray(small).resize(size).save(tmp_path / folder / f"{i}.png")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(before)
+
+
+NARROW = {"task.read": 40, "task.discriminator.depth": 1, "task.generator.width": 4}
+RESOLUTION, WINDOW = {"task.generator.resolution": 32}, {"task.window": 32}
+SMALL = {
+    "facades": {"task.generator.depth": 3, **RESOLUTION},
+    "facades-hd": {"task.generator.blocks": 1, **RESOLUTION},
+    "monet": {"task.generator.blocks": 1, **WINDOW},
+    "monet-cycle": {"task.generator.blocks": 1, **WINDOW},
+}
+
+
+@pytest.mark.parametrize("preset", SMALL)
+def test_trainings(place, preset):
+    fields = SMALL[preset] | NARROW
+    data = "pairs" if preset.startswith("facades") else "two"
+    options = [f"--set={name}={value}" for name, value in fields.items()]
+    options += ["--set=task.discriminator.width=8", "--kimg=0.012", "--set=precision=float32"]
+    run = ["train", preset, "--data", data, "--run", "run", *options]
+    assert main([*run, "--set=sample_kimg=0.004", "--set=snapshot_kimg=0.004"]) == 0
+    (path,) = (place / "run" / "snapshots").glob("*-000000.safetensors")
+    model = checkpoint.load(path)
+    assert model.card.task == "translation"
+    assert model.card.value_range == (-1, 1)
+    assert (place / "run" / "samples" / "000000.png").is_file()
+    assert model.network(noise(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+    line = json.loads((place / "run" / "stats.jsonl").read_text().splitlines()[-1])
+    assert all(math.isfinite(value) for value in line["losses"].values())
+
+
+def test_a_training_goes_on_exactly(place):
+    """Networks that are stepped together, and dropout, are part of what is resumed."""
+    for preset in ("facades", "monet"):
+        fields = SMALL[preset] | NARROW
+        data = "pairs" if preset == "facades" else "two"
+        options = [f"--set={name}={value}" for name, value in fields.items()]
+        options += ["--set=precision=float32", "--set=snapshot_kimg=0.008"]
+        for run, lengths in (("whole", ["0.016"]), ("parts", ["0.008", "0.016"])):
+            folder = f"{preset}-{run}"
+            start = ["--data", data, "--run", folder]
+            for kimg in lengths:
+                assert main(["train", preset, *start, *options, "--kimg", kimg]) == 0
+                start = ["--resume", folder]
+        states = [
+            torch.load(place / f"{preset}-{run}" / "state-000000016.pt", weights_only=True)
+            for run in ("whole", "parts")
+        ]
+        for name in states[0]["networks"]:
+            for key, tensor in states[0]["networks"][name].items():
+                assert torch.equal(tensor, states[1]["networks"][name][key]), (name, key)
+
+
+# ------------------------------------------------------------------------ presets, previews
+
+
+def test_the_presets_are_small():
+    for name in ("facades", "facades-hd", "monet", "monet-cycle"):
+        task = PRESETS[name].task
+        with torch.device("meta"):
+            generator = task.architectures["generator"].build()
+            assert sum(p.numel() for p in generator.parameters()) < 3e6
+
+
+def test_previews():
+    pairs = Translate.model_validate({**PAIRS, "input": "right"})
+    images = noise(3, 3, 32, 64)
+    generator = built(pairs)["generator"].eval()
+    shown = pairs.preview(generator, 2, torch.Generator(), Batch(images, None))
+    assert shown.shape == (2, 32, 96, 3)
+    as_image = images[:2].movedim(1, 3).add(1).div(2)
+    torch.testing.assert_close(shown[:, :, :32], as_image[:, :, 32:])
+    torch.testing.assert_close(shown[:, :, 64:], as_image[:, :, :32])
+    kinds = Contrast.model_validate({**KINDS, "source": "second", "read": 32})
+    images = noise(6, 3, 32, 32)
+    generator = built(kinds)["generator"].eval()
+    shown = kinds.preview(generator, 2, torch.Generator(), Batch(images, None))
+    assert shown.shape == (2, 32, 64, 3)
+    torch.testing.assert_close(shown[:, :, :32], images[[1, 3]].movedim(1, 3).add(1).div(2))
+
+
+def test_measuring():
+    pixels = noise(12, 40, 40, 3).add(1).mul(127).byte().numpy()
+    pairs = Dataset("p", np.concatenate([pixels, pixels], 2))
+    task = Translate.model_validate({**PAIRS, "read": 40})
+    measure = task.measuring(pairs, torch.device("cpu"), 100, 100)
+    figures = measure(built(task)["generator"].eval())
+    assert [f.metric for f in figures] == ["LPIPS-squeeze", "PSNR-RGB", "SSIM"]
+    assert figures[0].samples == 12
+    kinds = Dataset("k", pixels, np.arange(12) % 2, ("trainA", "trainB"))
+    task = Contrast.model_validate(KINDS)
+    measure = task.measuring(kinds, torch.device("cpu"), 100, 100)
+    figures = measure(built(task)["generator"].eval())
+    assert figures[0].metric == "FD-MobileNetV2"
+    assert figures[0].reference == "6 images of trainB of k"
+    assert task.measuring(kinds, torch.device("cpu"), 2, 2) is None

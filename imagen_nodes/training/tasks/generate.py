@@ -24,11 +24,8 @@ from ...networks.multi_scale import MultiScaleDiscriminator
 from ...networks.progan import ProGANDiscriminator, ProGANGenerator
 from ...networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from ...networks.sngan import SNGANDiscriminator, SNGANGenerator
-from ...networks.stylegan2 import (
-    StyleGAN2Discriminator,
-    StyleGAN2Generator,
-    StyleGAN2GeneratorNetwork,
-)
+from ...networks.styled import StyledNetwork
+from ...networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from ...spec import Positive
 from .. import examination
 from ..augment import AdaptiveAugment, Augment, apply
@@ -258,7 +255,7 @@ class Generate(Task):
             )
 
         def generate(latents: Tensor) -> Tensor:
-            if isinstance(generator, StyleGAN2GeneratorNetwork):
+            if isinstance(generator, StyledNetwork):
                 # Never compiled: see _judge.
                 return generator.synthesis.forward(latents, "random", random)
             # Labels of the first where there are fewer latents.
@@ -307,7 +304,7 @@ class Generate(Task):
 
         Source: Karras et al., "A Style-Based Generator Architecture for GANs", 2019, section 3.1.
         """
-        if not isinstance(generator, StyleGAN2GeneratorNetwork):
+        if not isinstance(generator, StyledNetwork):
             return generator(z, labels), None
         w = generator.w_plus(z, labels)
         if self.style_mixing:

@@ -20,6 +20,7 @@ from .r3gan import R3GANDiscriminator, R3GANGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .squeezenet import LPIPSSqueeze
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from .stylegan3 import StyleGAN3Generator
 from .unet_discriminator import UNetDiscriminator
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (
@@ -44,6 +45,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     StyleGAN2Generator,
     StyleGAN2Discriminator,
     ConvolutionStackGenerator,
+    StyleGAN3Generator,
 )
 
 AnyArchitecture = Annotated[
@@ -67,6 +69,7 @@ AnyArchitecture = Annotated[
     | BigGANDeepDiscriminator
     | StyleGAN2Generator
     | StyleGAN2Discriminator
-    | ConvolutionStackGenerator,
+    | ConvolutionStackGenerator
+    | StyleGAN3Generator,
     Field(discriminator="kind"),
 ]

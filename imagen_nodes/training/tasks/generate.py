@@ -26,6 +26,7 @@ from ...networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from ...networks.sngan import SNGANDiscriminator, SNGANGenerator
 from ...networks.styled import StyledNetwork
 from ...networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from ...networks.stylegan3 import StyleGAN3Generator
 from ...spec import Positive
 from .. import examination
 from ..augment import AdaptiveAugment, Augment, apply
@@ -65,7 +66,8 @@ class Generate(Task):
         | BigGANDeepGenerator
         | ProGANGenerator
         | R3GANGenerator
-        | StyleGAN2Generator,
+        | StyleGAN2Generator
+        | StyleGAN3Generator,
         Field(discriminator="kind"),
     ] = DCGANGenerator()
     """Latents to images."""
@@ -110,8 +112,8 @@ class Generate(Task):
     def _styles_fit(self) -> Self:
         if self.style_mixing and not self.generator.styled:
             raise ValueError(
-                f"style_mixing: a {self.generator.kind} has no styles; use a stylegan2-generator, "
-                "or leave it out"
+                f"style_mixing: a {self.generator.kind} has no styles; use a stylegan2- or "
+                "stylegan3-generator, or leave it out"
             )
         return self
 

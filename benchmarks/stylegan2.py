@@ -31,12 +31,14 @@ from imagen_nodes.networks.stylegan2 import (
     StyleGAN2Discriminator,
     StyleGAN2Generator,
     StyleGAN2GeneratorNetwork,
+    SynthesisNetwork,
 )
 
 
 def published(network: StyleGAN2GeneratorNetwork, z: Tensor) -> Tensor:
     """The generator on the same weights, in the published formulation."""
     w = network.w_plus(z)
+    assert isinstance(network.synthesis, SynthesisNetwork)
     x = network.synthesis.constant.expand(len(z), -1, -1, -1)
     image, layer = None, 0
     for block in network.synthesis.blocks.values():

@@ -13,7 +13,7 @@ from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
 from .networks.modulation import Noise
-from .networks.stylegan2 import StyleGAN2GeneratorNetwork
+from .networks.styled import StyledNetwork
 
 # Latents are run in batches of exactly this many: kernels, and with them the last bits of a result,
 # depend on the batch size, and an image must not depend on what else is in its batch.
@@ -124,7 +124,7 @@ def _batch(latent: Latents, start: int, device: torch.device) -> Latents:
 
 def _drawn(running: Running, latent: Latents, noise: Noise, start: int) -> Tensor:
     network = running.network
-    if not isinstance(network, StyleGAN2GeneratorNetwork):
+    if not isinstance(network, StyledNetwork):
         return network(latent.z, latent.labels)
     w = network.w_plus(latent.values, latent.labels) if latent.w is None else latent.w
     return network.synthesis(w, noise, _PerImage(start))

@@ -18,7 +18,7 @@ from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
 from .networks.squeezenet import SMALLEST
-from .networks.stylegan2 import StyleGAN2GeneratorNetwork
+from .networks.styled import StyledNetwork
 
 # Random latents of which the best begins; steps between two previews.
 TRIED, PREVIEW = 256, 10
@@ -160,7 +160,7 @@ def _copy(a: GeneratorArchitecture, network: nn.Module, device: torch.device) ->
 
 
 def _draw(network: nn.Module, values: Tensor, label: Tensor | None) -> Tensor:
-    if isinstance(network, StyleGAN2GeneratorNetwork):
+    if isinstance(network, StyledNetwork):
         return network.synthesis(values).clamp(-1.5, 1.5)
     labels = None if label is None else label.expand(len(values))
     return network(values, labels)
@@ -179,7 +179,7 @@ def _start(
     """The best of some random latents, and of a styled generator's average w."""
     z = latents.sample(TRIED, a.z_dim, seed).values.to(target.device)
     tried = z
-    if isinstance(network, StyleGAN2GeneratorNetwork):
+    if isinstance(network, StyledNetwork):
         labels = None if label is None else label.expand(len(z))
         w = network.w_plus(z, labels, psi=0.7)
         average = network.w_avg.expand(1, w.shape[1], -1)

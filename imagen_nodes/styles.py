@@ -13,8 +13,7 @@ from .generation import check, generator_of
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
-from .networks.modulation import StyledConv2d, ToImage
-from .networks.stylegan2 import StyleGAN2GeneratorNetwork
+from .networks.styled import StyledNetwork
 
 Method = Literal["sefa", "pca"]
 # w that PCA looks at.
@@ -47,7 +46,7 @@ def truncate(host: Host, model: Model, latent: Latents, psi: float, cutoff: int)
     if latent.w is None:
         return Latents(None, latent.labels, _w_plus(host, model, latent, psi, layers))
     network = model.network
-    assert isinstance(network, StyleGAN2GeneratorNetwork)
+    assert isinstance(network, StyledNetwork)
     w = latent.w.clone()
     w[:, :layers] = torch.lerp(network.w_avg.cpu().float(), w[:, :layers], psi)
     return Latents(None, latent.labels, w)
@@ -96,12 +95,8 @@ def find_directions(host: Host, model: Model, method: Method, count: int) -> Ten
     network = model.network
     if method == "sefa":
         weights = (
-            [
-                layer.style.weight
-                for layer in network.synthesis.modules()
-                if isinstance(layer, StyledConv2d | ToImage)
-            ]
-            if isinstance(network, StyleGAN2GeneratorNetwork)
+            network.style_weights()
+            if isinstance(network, StyledNetwork)
             else [_first_weight(model)]
         )
         matrix = torch.cat([weight.detach().float().cpu() for weight in weights])
@@ -176,7 +171,7 @@ def _w_plus(host: Host, model: Model, latent: Latents, psi: float, cutoff: int |
     assert latent.z is not None
     with host.running(model) as running, torch.inference_mode():
         network = running.network
-        assert isinstance(network, StyleGAN2GeneratorNetwork)
+        assert isinstance(network, StyledNetwork)
         labels = None if latent.labels is None else latent.labels.to(running.device)
         w = network.w_plus(latent.z.to(running.device), labels, psi, cutoff)
     return w.float().cpu()

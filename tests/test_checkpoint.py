@@ -195,6 +195,7 @@ def test_kinds_are_a_file_format() -> None:
         "stylegan2-generator",
         "stylegan2-discriminator",
         "convolution-stack-generator",
+        "stylegan3-generator",
     ]
 
 

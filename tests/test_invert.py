@@ -13,8 +13,13 @@ from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.dcgan import DCGANGenerator
 from imagen_nodes.networks.stylegan2 import StyleGAN2Generator
+from imagen_nodes.networks.stylegan3 import StyleGAN3Generator
 
 HOST = LocalHost(device="cpu")
+STYLES = {
+    "resolution": 16, "width_base": 256, "width_max": 16, "mapping_layers": 2, "z_dim": 12,
+    "w_dim": 8,
+}  # fmt: skip
 WEIGHTS = "cgan-cifar10.safetensors"
 
 
@@ -59,11 +64,12 @@ def test_a_generated_picture_is_found_again(model):
     assert error(image, drawn(model, found)) < best / 3
 
 
-def test_of_styles_it_finds_w(tmp_path):
-    small = model_of(StyleGAN2Generator.model_validate(
-        {"resolution": 16, "width_base": 256, "width_max": 16, "mapping_layers": 2,
-         "z_dim": 12, "w_dim": 8}
-    ))  # fmt: skip
+@pytest.mark.parametrize("architecture", [
+    StyleGAN2Generator.model_validate(STYLES),
+    StyleGAN3Generator.model_validate(STYLES | {"depth": 4}),
+])  # fmt: skip
+def test_of_styles_it_finds_w(architecture):
+    small = model_of(architecture)
     image = drawn(small, generation.sample(small, 5, 2))
     found = inversion.invert(HOST, small, image, steps=40, perceptual=0.0)
     assert found.z is None

@@ -12,11 +12,18 @@ from imagen_nodes.latents import Latents, sample
 from imagen_nodes.networks.dcgan import DCGANGenerator
 from imagen_nodes.networks.sngan import SNGANGenerator
 from imagen_nodes.networks.stylegan2 import StyleGAN2Generator
+from imagen_nodes.networks.stylegan3 import StyleGAN3Generator
 from imagen_nodes.runner import Runner
 
 SMALL = {"resolution": 16, "width_base": 256, "width_max": 16, "mapping_layers": 2}
 STYLES = {**SMALL, "z_dim": 12, "w_dim": 8}
 HOST = LocalHost(device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def in_float32(monkeypatch):
+    """On every processor: numbers are compared here."""
+    monkeypatch.setattr("imagen_nodes.devices.is_fast_in_bfloat16", lambda device: False)
 
 
 def model_of(architecture):
@@ -30,9 +37,12 @@ def model_of(architecture):
     return Model("x.safetensors", card, architecture, network)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return model_of(StyleGAN2Generator.model_validate(STYLES))
+# Both take 6 styles.
+@pytest.fixture(scope="module", params=["stylegan2", "stylegan3"])
+def model(request):
+    if request.param == "stylegan2":
+        return model_of(StyleGAN2Generator.model_validate(STYLES))
+    return model_of(StyleGAN3Generator.model_validate(STYLES | {"depth": 4}))
 
 
 def drawn(count=3, seed=0):
@@ -81,7 +91,8 @@ def test_mixing(model):
         styles.mix(HOST, model, a, b, 3, 2, False)
 
 
-def test_noise(model):
+def test_noise():
+    model = model_of(StyleGAN2Generator.model_validate(STYLES))
     latent = drawn(9)
     with torch.inference_mode():
         none, constant, random, again = (

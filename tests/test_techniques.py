@@ -77,6 +77,9 @@ def loop_of(made: Recipe, **options: Any) -> Loop:
 BIGGAN = {"width": 8, "classes": 2, "attention": [16], "spectral_norm": True}
 R3GAN = {"widths": [32, 16, 16, 16], "classes": 2}
 STYLEGAN2 = {"width_base": 1024, "width_max": 8, "classes": 2, "mapping_layers": 2}
+STYLEGAN3 = {**STYLEGAN2, "generator": {"depth": 4}}
+# What another family's discriminator judges.
+JUDGES = {"stylegan3": "stylegan2"}
 # Each: kind, fields of both networks, resolution.
 FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
     "sngan": ({"width": 8, "width_max": 16, "classes": 2}, 32),
@@ -85,12 +88,16 @@ FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
     "progan": (PROGAN, 16),
     "r3gan": (R3GAN, 32),
     "stylegan2": (STYLEGAN2, 16),
+    "stylegan3": (STYLEGAN3, 16),
 }
 
 
 def family(name: str, **fields: Any) -> Recipe:
     of_both, side = FAMILIES[name]
-    networks = {k: {"kind": f"{name}-{k}", **of_both} for k in ("generator", "discriminator")}
+    more = {k: of_both.get(k, {}) for k in ("generator", "discriminator")}
+    shared = {k: value for k, value in of_both.items() if k not in more}
+    kinds = {"generator": name, "discriminator": JUDGES.get(name, name)}
+    networks = {k: {"kind": f"{kinds[k]}-{k}", **shared, **more[k]} for k in kinds}
     networks = {k: {"resolution": side} | network for k, network in networks.items()}
     return recipe(task=networks | {"loss": "hinge"}, batch=4, **fields)
 

@@ -137,6 +137,23 @@ def _about(value: Any, fields: dict[Any, Any]) -> dict[str, Any]:
     return {"class": name, "arguments": fields.get("_init_kwargs", {})}
 
 
+def arguments_of(about: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that a program's object was made with, those within others (synthesis_kwargs,
+    ...) beside them."""
+    found: dict[str, Any] = {}
+    stack: list[Any] = [about.get("arguments")]
+    seen: set[int] = set()
+    while stack:
+        value = stack.pop()
+        fields = fields_of(value)
+        if fields is None or id(value) in seen:
+            continue
+        seen.add(id(value))
+        found |= {name: item for name, item in fields.items() if isinstance(name, str)}
+        stack += fields.values()
+    return found
+
+
 def _of_module(fields: dict[Any, Any], prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
     """A module's parameters and buffers, by the names of its state dict."""
     if id(fields) in seen:

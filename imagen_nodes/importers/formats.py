@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ..checkpoint import Card
 from ..errors import CheckpointError, UsageError
 from ..spec import problems
-from . import adain, biggan, dcgan, mimicry, r3gan, stylegan2, translation
+from . import adain, biggan, dcgan, mimicry, r3gan, stylegan2, stylegan3, translation
 from .candidates import Candidate, candidates
 from .containers import open_foreign
 from .imported import Imported, Other
@@ -43,6 +43,7 @@ FORMATS: dict[str, Importer] = {
     "StyleGAN2 of NVIDIA's PyTorch code": stylegan2.nvidia_generator,
     "StyleGAN2 of NVIDIA's TensorFlow code": stylegan2.tensorflow_generator,
     "StyleGAN2 of rosinality's code": stylegan2.rosinality_generator,
+    "StyleGAN3 of NVIDIA's PyTorch code": stylegan3.generator,
     "R3GAN": r3gan.generator,
     "BigGAN-deep of Hugging Face": biggan.hugging_face_deep,
     "BigGAN of BigGAN-PyTorch": biggan.pytorch_generator,

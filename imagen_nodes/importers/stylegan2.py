@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
-from .candidates import Candidate
+from .candidates import Candidate, arguments_of
 from .imported import Imported, Names, Other
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def nvidia_generator(candidate: Candidate) -> Imported:
     }
     architecture = StyleGAN2Generator.model_validate(fields)
     state = {"w_avg": names.take("mapping.w_avg")}
-    state |= _mapping(names, architecture.mapping_layers, bool(classes))
+    state |= nvidia_mapping(names, architecture.mapping_layers, bool(classes))
     state["synthesis.constant"] = names.take("synthesis.b4.const")
     for side in sides:
         theirs, ours = f"synthesis.b{side}", f"synthesis.blocks.{side}"
@@ -106,7 +106,7 @@ def nvidia_discriminator(candidate: Candidate) -> Imported:
     architecture = StyleGAN2Discriminator.model_validate(fields)
     state: dict[str, Tensor] = {}
     if classes:
-        state |= _mapping(names, architecture.mapping_layers, True)
+        state |= nvidia_mapping(names, architecture.mapping_layers, True)
         names.ignore("mapping.w_avg")
     for side in seen:
         for part in ("weight", "bias"):
@@ -276,7 +276,8 @@ def _average(architecture: StyleGAN2Generator, state: dict[str, Tensor]) -> Tens
         return network(torch.randn(DRAWS, architecture.z_dim, generator=random)).mean(0).clone()
 
 
-def _mapping(names: Names, layers: int, classes: bool) -> dict[str, Tensor]:
+def nvidia_mapping(names: Names, layers: int, classes: bool) -> dict[str, Tensor]:
+    """``mapping.fc0``, ..., and with classes ``mapping.embed``, of NVIDIA's PyTorch code."""
     state: dict[str, Tensor] = {}
     for part in ("weight", "bias"):
         for i in range(layers):
@@ -318,18 +319,9 @@ def _smallest(positions: int) -> tuple[int, int]:
 
 
 def _clamp(about: dict[str, Any]) -> float:
-    """``conv_clamp`` of NVIDIA's arguments, wherever it is in them."""
-    arguments = about.get("arguments")
-    found = 0.0
-    stack: list[Any] = [arguments]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            clamp: Any = value.get("conv_clamp")  # pyright: ignore[reportUnknownMemberType]
-            if isinstance(clamp, int | float) and math.isfinite(clamp):
-                found = float(clamp)
-            stack += list(value.values())  # pyright: ignore[reportUnknownArgumentType]
-    return found
+    """``conv_clamp`` of NVIDIA's arguments."""
+    clamp = arguments_of(about).get("conv_clamp")
+    return float(clamp) if isinstance(clamp, int | float) and math.isfinite(clamp) else 0.0
 
 
 def _check_filters(names: Names) -> None:

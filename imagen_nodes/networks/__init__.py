@@ -25,6 +25,7 @@ from .resnet_generator import ResNetGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .squeezenet import LPIPSSqueeze
 from .stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from .stylegan3 import StyleGAN3Generator
 from .unet_discriminator import UNetDiscriminator
 from .unet_generator import UNetGenerator
 from .vgg import VGGFeatures
@@ -58,6 +59,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     ResNetGenerator,
     AnimeGANGenerator,
     PatchHeads,
+    StyleGAN3Generator,
 )
 
 AnyArchitecture = Annotated[
@@ -88,6 +90,7 @@ AnyArchitecture = Annotated[
     | UNetGenerator
     | ResNetGenerator
     | AnimeGANGenerator
-    | PatchHeads,
+    | PatchHeads
+    | StyleGAN3Generator,
     Field(discriminator="kind"),
 ]

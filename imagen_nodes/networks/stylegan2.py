@@ -49,6 +49,7 @@ from .equalised import (
 from .mapping import MappingNetwork
 from .modulation import Noise, Normals, StyledConv2d, ToImage
 from .resampling import double, halve, smooth
+from .styled import StyledNetwork
 
 RESOLUTIONS = powers_of_two(16, 1024)
 Paths = Literal["skip", "residual", "plain"]
@@ -150,55 +151,17 @@ class StyleGAN2Discriminator(_StyleGAN2, DiscriminatorArchitecture):
         return StyleGAN2DiscriminatorNetwork(self)
 
 
-class StyleGAN2GeneratorNetwork(Network):
-    """``z [b z_dim]``, ``labels [b]`` (int64; needed exactly where there are classes) ->
-    ``[b channels h w]``; nominally in -1..1: the last layer is linear."""
-
-    w_avg: Tensor
+class StyleGAN2GeneratorNetwork(StyledNetwork):
+    """See :class:`.styled.StyledNetwork`."""
 
     def __init__(self, architecture: StyleGAN2Generator) -> None:
-        super().__init__()
         a = architecture
-        self.layers = a.layers
-        self.mapping = MappingNetwork(a.z_dim, a.classes, a.w_dim, a.mapping_layers, a.mapping_lr)
-        self.synthesis = SynthesisNetwork(a)
-        self.register_buffer("w_avg", torch.zeros(a.w_dim))
+        mapping = MappingNetwork(a.z_dim, a.classes, a.w_dim, a.mapping_layers, a.mapping_lr)
+        super().__init__(mapping, SynthesisNetwork(a), a.layers, a.w_dim)
 
-    def w_plus(
-        self,
-        z: Tensor,
-        labels: Tensor | None = None,
-        psi: float = 1.0,
-        cutoff: int | None = None,
-    ) -> Tensor:
-        """w+ ``[b layers w_dim]``. In training mode the average of w follows.
-
-        Args:
-            psi: truncation: 1 none, 0 the average of all w, over 1 away from it.
-            cutoff: layers, from the first, that are truncated; none: all. Source: Karras et al.
-                2019, appendix B.
-        """
-        w = self.mapping(z, labels)
-        if self.training:
-            self._track(w)
-        w = w[:, None].expand(-1, self.layers, -1)
-        if psi == 1:
-            return w
-        near = torch.lerp(self.w_avg, w, psi)
-        return near if cutoff is None else torch.cat([near[:, :cutoff], w[:, cutoff:]], 1)
-
-    def forward(
-        self, z: Tensor, labels: Tensor | None = None, *, random: Normals | None = None
-    ) -> Tensor:
-        """Mapping and synthesis, with constant noise in evaluation and new noise in training mode,
-        drawn from ``random`` (none: torch's own generator)."""
-        noise = "random" if self.training else "constant"
-        return self.synthesis(self.w_plus(z, labels), noise, random)
-
-    @torch.no_grad()
-    def _track(self, w: Tensor) -> None:
-        """Move the average of w towards the batch's mean, at the authors' rate."""
-        self.w_avg.lerp_(w.mean(0), 0.005)
+    def style_weights(self) -> list[Tensor]:
+        layers = self.synthesis.modules()
+        return [m.style.weight for m in layers if isinstance(m, StyledConv2d | ToImage)]
 
     def initialise(self, random: Generator) -> None:
         """New weights and noise maps from ``random``; the average of w is 0."""
@@ -207,8 +170,7 @@ class StyleGAN2GeneratorNetwork(Network):
 
 
 class SynthesisNetwork(Drawn):
-    """``w [b layers w_dim]``, as :meth:`StyleGAN2GeneratorNetwork.w_plus` gives it, or mixed or
-    edited layer by layer -> images ``[b channels h w]``, float32."""
+    """``w [b layers w_dim]`` -> images ``[b channels h w]``, float32."""
 
     def __init__(self, architecture: StyleGAN2Generator) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from ..checkpoint import load
 from ..errors import CheckpointError
 from ..folders import find_weights, shipped
 from ..networks.architecture import Architecture
-from ..networks.stylegan2 import StyleGAN2GeneratorNetwork
+from ..networks.styled import StyledNetwork
 from .data import Stream
 from .ema import EMA
 from .processes import ALONE, Processes, share_statistics
@@ -80,9 +80,7 @@ class Loop:
         for network in self.networks.values():
             share_statistics(network, self.processes)
             if recipe.compile != "no":
-                part = (
-                    network.synthesis if isinstance(network, StyleGAN2GeneratorNetwork) else network
-                )
+                part = network.synthesis if isinstance(network, StyledNetwork) else network
                 part.compile(mode=COMPILE_MODES[recipe.compile])
         self.memory: dict[str, Tensor] = {}
 

@@ -54,9 +54,16 @@ STYLES_32 = {"kind": "stylegan2-generator", **SMALL_STYLES}
 PLAIN_32 = {"kind": "stylegan2-discriminator", "paths": "plain", "group": 32, **SMALL_STYLES}
 STYLES_64 = {"kind": "stylegan2-generator", "resolution": 64, **NARROW}
 RESIDUAL_64 = {"kind": "stylegan2-discriminator", "resolution": 64, **NARROW}
+# Configuration T at a quarter of its channels, of ten layers.
+ALIASFREE = {
+    "kind": "stylegan3-generator", "resolution": 64, "width_base": 8192, "width_max": 128,
+    "depth": 10,
+}  # fmt: skip
 LAZY_R1 = ({"kind": "r1", "weight": 0.01, "every": 16},)
 LAZY_R1_PL = ({"kind": "r1", "weight": 0.05, "every": 16}, {"kind": "path-length"})
+LAZY_R1_64 = ({"kind": "r1", "weight": 0.05, "every": 16},)
 STYLED = {"lr": 2.5e-3, "betas": [0.0, 0.99]}
+SLOWER_D = {**STYLED, "rates": {"discriminator": 2e-3}}
 
 # fmt: off
 ROWS: tuple[tuple[Any, ...], ...] = (
@@ -74,6 +81,7 @@ ROWS: tuple[tuple[Any, ...], ...] = (
     ("multi-scale-cifar10", "bce",          {},         THREE_SCALES,                      (),            1,  USUAL,       {}),
     ("dcgan-64",            "bce",          SIXTY_FOUR, SIXTY_FOUR,                        (),            1,  USUAL,       {}),
     ("stylegan2-64",        "bce",          STYLES_64,  RESIDUAL_64,                       LAZY_R1_PL,    1,  STYLED,      {"style_mixing": 0.9}),
+    ("stylegan3-64",        "bce",          ALIASFREE,  RESIDUAL_64,                       LAZY_R1_64,    1,  SLOWER_D,    {}),
 )
 # fmt: on
 

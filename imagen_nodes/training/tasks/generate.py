@@ -24,11 +24,9 @@ from ...networks.multi_scale import MultiScaleDiscriminator
 from ...networks.progan import ProGANDiscriminator, ProGANGenerator
 from ...networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from ...networks.sngan import SNGANDiscriminator, SNGANGenerator
-from ...networks.stylegan2 import (
-    StyleGAN2Discriminator,
-    StyleGAN2Generator,
-    StyleGAN2GeneratorNetwork,
-)
+from ...networks.styled import StyledNetwork
+from ...networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from ...networks.stylegan3 import StyleGAN3Generator
 from ...spec import Positive
 from .. import examination
 from ..augment import AdaptiveAugment, Augment, apply
@@ -68,7 +66,8 @@ class Generate(Task):
         | BigGANDeepGenerator
         | ProGANGenerator
         | R3GANGenerator
-        | StyleGAN2Generator,
+        | StyleGAN2Generator
+        | StyleGAN3Generator,
         Field(discriminator="kind"),
     ] = DCGANGenerator()
     """Latents to images."""
@@ -113,8 +112,8 @@ class Generate(Task):
     def _styles_fit(self) -> Self:
         if self.style_mixing and not self.generator.styled:
             raise ValueError(
-                f"style_mixing: a {self.generator.kind} has no styles; use a stylegan2-generator, "
-                "or leave it out"
+                f"style_mixing: a {self.generator.kind} has no styles; use a stylegan2- or "
+                "stylegan3-generator, or leave it out"
             )
         return self
 
@@ -258,7 +257,7 @@ class Generate(Task):
             )
 
         def generate(latents: Tensor) -> Tensor:
-            if isinstance(generator, StyleGAN2GeneratorNetwork):
+            if isinstance(generator, StyledNetwork):
                 # Never compiled: see _judge.
                 return generator.synthesis.forward(latents, "random", random)
             # Labels of the first where there are fewer latents.
@@ -307,7 +306,7 @@ class Generate(Task):
 
         Source: Karras et al., "A Style-Based Generator Architecture for GANs", 2019, section 3.1.
         """
-        if not isinstance(generator, StyleGAN2GeneratorNetwork):
+        if not isinstance(generator, StyledNetwork):
             return generator(z, labels), None
         w = generator.w_plus(z, labels)
         if self.style_mixing:

@@ -186,7 +186,7 @@ class _Work:
                 seeds = [(s.seed + index * s.copies + copy) % 2**32 for index in part.tolist()]
                 for index, seed, image in zip(part.tolist(), seeds, batch, strict=True):
                     file = f"{self.folders[label]}/altered-{index:06}-{copy}.png"
-                    _save(folder / file, _pixels(altered(image[None].float() / 255, seed, s))[0])
+                    _save(folder / file, pixels_of(altered(image[None].float() / 255, seed, s))[0])
                     lines.altered(file, self.names[label], self._source(index), seed)
                     written += 1
             self._step(len(part) * (1 + s.copies))
@@ -229,7 +229,7 @@ class _Work:
         shown: list[Tensor] = []
         for i, image in found:
             file = f"{self.folders[label]}/generated-{seeds[i]:010}.png"
-            _save(folder / file, _pixels(self._fitted(image))[0])
+            _save(folder / file, pixels_of(self._fitted(image))[0])
             source = self._source(int(indices[int(nearest[i])]))
             drawn = Drawn(seeds[i], float(scores[i]), source, float(distances[i]))
             lines.generated(file, self.names[label], drawn, s)
@@ -266,7 +266,7 @@ class _Work:
         features: list[Tensor] = []
         scores: list[Tensor] = []
         for batch, judged in self._judged(seeds, number):
-            features.append(_features(space, _pixels(self._fitted(batch))))
+            features.append(features_of(space, pixels_of(self._fitted(batch))))
             if judged is not None:
                 scores.append(judged)
             self._step(len(batch), batch)
@@ -311,7 +311,7 @@ class _Work:
     def _real_features(self, space: FeatureSpace, indices: np.ndarray) -> Tensor:
         parts: list[Tensor] = []
         for part in _parts(indices, batch_size(max(self.size))):
-            parts.append(_features(space, np.asarray(self.data.images[part])))
+            parts.append(features_of(space, np.asarray(self.data.images[part])))
             self._step(len(part))
         return torch.cat(parts)
 
@@ -417,14 +417,14 @@ def _rounded(candidates: float) -> int:
     return math.ceil(candidates / generation.BATCH) * generation.BATCH
 
 
-def _features(space: FeatureSpace, pixels: np.ndarray) -> Tensor:
+def features_of(space: FeatureSpace, pixels: np.ndarray) -> Tensor:
     """``[b h w c]`` uint8 -> ``[b d]`` on the CPU."""
     rgb = images.as_rgb(torch.from_numpy(pixels)).to(space.device)
     with exactly(space.device):
         return space.extract(rgb).float().cpu()
 
 
-def _pixels(batch: Tensor) -> np.ndarray:
+def pixels_of(batch: Tensor) -> np.ndarray:
     """IMAGE -> ``[b h w c]`` uint8, as Save Image cuts them."""
     return np.clip(batch.numpy() * 255.0, 0, 255).astype(np.uint8)
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imagen_nodes import checkpoint, generation, latents
-from imagen_nodes.augmentation.expand import features_of, pixels_of
+from imagen_nodes.augmentation.drawing import features_of, pixels_of
 from imagen_nodes.augmentation.judging import Real, pick
 from imagen_nodes.augmentation.settings import Settings
 from imagen_nodes.checkpoint import Model
@@ -216,7 +216,8 @@ def changed(x: Tensor, random: torch.Generator) -> Tensor:
     x = torch.where((torch.rand(b, generator=random) < 0.5)[:, None, None, None], x.flip(3), x)
     padded = F.pad(x, (SHIFT,) * 4, mode="reflect")
     tops, lefts = torch.randint(2 * SHIFT + 1, (2, b), generator=random).tolist()
-    cut = [padded[i, :, t : t + h, s : s + w] for i, (t, s) in enumerate(zip(tops, lefts))]
+    places = zip(padded, tops, lefts, strict=True)
+    cut = [image[:, top : top + h, left : left + w] for image, top, left in places]
     return torch.stack(cut).contiguous(memory_format=torch.channels_last)
 
 
@@ -224,12 +225,13 @@ def table(found: dict[str, float], shares: list[float], seeds: int) -> str:
     """Markdown: accuracy in percent, mean and standard deviation over the seeds."""
     lines = ["| share | without | with generated | difference |", "|---|---|---|---|"]
     for percent in shares:
-        without, other = ([100 * found[f"{percent:g}% {a} {i}"] for i in range(seeds)] for a in ARMS)
+        without, other = (
+            [100 * found[f"{percent:g}% {a} {i}"] for i in range(seeds)] for a in ARMS
+        )
         gains = [b - a for a, b in zip(without, other, strict=True)]
         cells = [f"{fmean(v):.1f} ± {spread(v):.1f}" for v in (without, other)]
-        lines.append(
-            f"| {percent:g}% | {cells[0]} | {cells[1]} | {fmean(gains):+.1f} ± {spread(gains):.1f} |"
-        )
+        cells.append(f"{fmean(gains):+.1f} ± {spread(gains):.1f}")
+        lines.append(f"| {percent:g}% | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

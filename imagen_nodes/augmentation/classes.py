@@ -37,7 +37,7 @@ def matched(
         if len(data) == count:
             pairs = [f"{data[k]} = {generator[k] if generator else k}" for k in chosen[:10]]
             more = ", ..." if len(chosen) > 10 else ""
-            note = f"no class of the data is named as one of the generator's: taken in order, "
+            note = "no class of the data is named as one of the generator's: taken in order, "
             return {label: label for label in chosen}, f"{note}{', '.join(pairs)}{more}"
     missing = [data[label] for label in chosen if label not in found]
     raise DataError(

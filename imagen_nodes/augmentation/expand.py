@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .. import __version__, generation, images, latents, styles
-from ..checkpoint import Model, Running
-from ..errors import CheckpointError, DataError, StorageError, UsageError
+from .. import __version__, generation, images, latents
+from ..checkpoint import Model
+from ..errors import DataError, StorageError, UsageError
 from ..evaluation.evaluator import batch_size, exactly
 from ..evaluation.features import FeatureSpace, mobilenet
 from ..files import folder_atomically, refuse_taken
 from ..graph.host import Host
-from ..latents import Latents
-from ..networks.architecture import GeneratorArchitecture
 from ..training.data import open_data
 from ..training.data.opening import one_size
-from . import manifest, transforms
+from . import manifest
 from .classes import folders, matched
-from .judging import FEWEST, Real, check_discriminator, discriminator_scores, pick
+from .drawing import Drawing, Pixels, conditional, features_of, pixels_of
+from .judging import FEWEST, Picked, Real, pick
 from .manifest import Drawn, Manifest
 from .settings import Settings
+from .transforms import altered
 
-# Latents whose styles are kept at a time.
-CHUNK = 256
-# Generated pictures that are shown, in all.
+# Generated pictures that are shown.
 SHOWN = 64
 
+Indices = NDArray[np.int64]
 Say = Callable[[str], object]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Expanded:
     """What became of one class."""
 
@@ -64,17 +63,24 @@ class Report:
     """What was written."""
 
     folder: Path
-    classes: list[Expanded] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    classes: list[Expanded] = field(default_factory=list[Expanded])
+    notes: list[str] = field(default_factory=list[str])
     """What the user should know."""
-    preview: Tensor | None = None
+    preview: Tensor = field(default_factory=lambda: torch.empty(0))
     """IMAGE of some generated pictures, classes in turns."""
 
     def total(self, what: str) -> int:
-        """A sum over the classes, by the name of a number of :class:`Expanded`."""
+        """Over all classes, of a number of :class:`Expanded`."""
         return sum(getattr(found, what) for found in self.classes)
 
+    def __str__(self) -> str:
+        kinds = {"real": "real", "altered": "changed copies", "generated": "generated"}
+        counts = {text: self.total(what) for what, text in kinds.items()}
+        text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        return f"{self.folder}: {text}"
 
+
+@torch.inference_mode()
 def augment(
     host: Host,
     model: Model,
@@ -84,8 +90,8 @@ def augment(
     discriminator: Model | None = None,
     say: Say = lambda text: None,
 ) -> Report:
-    """Expand the labelled pictures at ``data`` into the new folder ``out``, a subfolder for each
-    class, with a manifest. It is there whole or not at all.
+    """Expand the labelled pictures at ``data`` into the new folder ``out``: a subfolder for each
+    class, and a manifest. It is there whole or not at all.
 
     Args:
         model: generator with classes.
@@ -118,265 +124,78 @@ class _Work:
         discriminator: Model | None,
         say: Say,
     ) -> None:
-        self.host, self.model, self.settings = host, model, settings
-        self.discriminator, self.say = discriminator, say
-        self.report = Report(out)
-        self.a = _generator(model, settings)
-        if discriminator is not None:
-            check_discriminator(discriminator, self.a)
+        a = conditional(model, settings, discriminator)
         refuse_taken(out)
         if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-            raise UsageError(f"{out}: lies in the data, {data}: choose a folder beside it")
+            raise UsageError(f"{out}: lies in the data, {data}. Choose a folder beside it")
+        self.host, self.settings, self.say = host, settings, say
+        self.drawing = Drawing(host, model, a, settings, discriminator)
+        self.report = Report(out)
         self.size = self._size(data)
-        self.data = open_data(data, self.size, self.a.channels, say)
-        labels = self.data.labels
-        if labels is None:
+        self.data = open_data(data, self.size, a.channels, say)
+        if self.data.labels is None:
             raise DataError(
-                f"{data}: its pictures have no classes. Put them into a subfolder for each class"
+                f"{data}: its pictures have no classes. Put those of each class into a subfolder "
+                "of its name"
             )
-        self.labels = labels
-        self.names = self.data.class_names
+        self.labels, self.names = self.data.labels, self.data.class_names
         self.folders = folders(self.names)
-        self.chosen = latents.classes_of(settings.classes, self.names, len(self.names))
-        self.classes, note = matched(
-            self.names, self.chosen, model.card.class_names, self.a.classes
-        )
+        chosen = latents.classes_of(settings.classes, self.names, len(self.names))
+        self.chosen = list(dict.fromkeys(chosen))
+        names = model.card.class_names
+        self.classes, note = matched(self.names, self.chosen, names, a.classes)
         self._note(note)
+        self.counts = np.bincount(self.labels, minlength=len(self.names)).tolist()
         self._refuse_few()
-        self.candidates = _rounded(settings.per_class * settings.oversample)
+        # Whole batches: some discriminators compare the pictures of one.
+        batches = math.ceil(settings.per_class * settings.oversample / generation.BATCH)
+        self.candidates = batches * generation.BATCH
         self.steps, self.done = self._total(), 0
 
-    def write(self, folder: Path) -> None:
-        """Everything, into ``folder``."""
-        space = mobilenet(self.host.device)
-        previews: list[Tensor] = []
-        lines = Manifest(folder, self._header())
-        for label, name in enumerate(self.names):
-            (folder / self.folders[label]).mkdir()
-            indices = np.flatnonzero(self.labels == label)
-            counts: dict[str, int] = {}
-            if not self.settings.only_generated:
-                counts = self._write_real(folder, label, indices, lines)
-            if label in self.classes:
-                counts |= self._write_generated(folder, label, indices, space, lines, previews)
-            lines.flush()
-            self.report.classes.append(Expanded(name, **counts))
-        if not self.report.total("generated"):
-            raise DataError(
-                f"{self.model.name}: none of {self.report.total('drawn')} pictures passed. Lower "
-                "copy_distance and duplicate_distance, which 0 turns off"
-            )
-        self.report.preview = _in_turns(previews)
-
-    # -------------------------------------------------------------------------- real pictures
-
-    def _write_real(
-        self, folder: Path, label: int, indices: np.ndarray, lines: Manifest
-    ) -> dict[str, int]:
-        """The real pictures of a class, and changed copies of them."""
-        s, written = self.settings, 0
-        for part in _parts(indices, batch_size(max(self.size))):
-            batch = torch.from_numpy(np.asarray(self.data.images[part]))
-            for index, pixels in zip(part.tolist(), batch.numpy(), strict=True):
-                file = f"{self.folders[label]}/real-{index:06}.png"
-                _save(folder / file, pixels)
-                lines.real(file, self.names[label], self._source(index))
-            for copy in range(s.copies):
-                # Another seed for each picture and copy.
-                seeds = [(s.seed + index * s.copies + copy) % 2**32 for index in part.tolist()]
-                for index, seed, image in zip(part.tolist(), seeds, batch, strict=True):
-                    file = f"{self.folders[label]}/altered-{index:06}-{copy}.png"
-                    _save(folder / file, pixels_of(altered(image[None].float() / 255, seed, s))[0])
-                    lines.altered(file, self.names[label], self._source(index), seed)
-                    written += 1
-            self._step(len(part) * (1 + s.copies))
-        return {"real": len(indices), "altered": written}
-
-    def _source(self, index: int) -> str:
-        """What a real picture is called in the data: its file, or its number."""
-        return self.data.names[index] if self.data.names else f"#{index}"
-
-    # -------------------------------------------------------------------------- generated ones
-
-    def _write_generated(
-        self,
-        folder: Path,
-        label: int,
-        indices: np.ndarray,
-        space: FeatureSpace,
-        lines: Manifest,
-        previews: list[Tensor],
-    ) -> dict[str, int]:
-        """The generated pictures of a class: all are drawn and judged, those that are kept are
-        drawn once more, which takes less memory than to remember them."""
-        s, number = self.settings, self.classes[label]
-        seeds = self._seeds(label)
-        real = Real.of(self._real_features(space, indices))
-        features, judged = self._candidates(space, seeds, number)
-        with exactly(torch.device("cpu")):
-            scores = judged if judged is not None else real.realism(features)
-            distances, nearest = real.nearest(features)
-            picked = pick(
-                features / real.usual,
-                scores,
-                distances,
-                s.per_class,
-                s.copy_distance,
-                s.duplicate_distance,
-            )
-        kept = [seeds[i] for i in picked.indices]
-        found = zip(picked.indices, self._drawn(kept, number), strict=True)
-        shown: list[Tensor] = []
-        for i, image in found:
-            file = f"{self.folders[label]}/generated-{seeds[i]:010}.png"
-            _save(folder / file, pixels_of(self._fitted(image))[0])
-            source = self._source(int(indices[int(nearest[i])]))
-            drawn = Drawn(seeds[i], float(scores[i]), source, float(distances[i]))
-            lines.generated(file, self.names[label], drawn, s)
-            if len(shown) < SHOWN:
-                shown.append(self._fitted(image))
-            self._step(1)
-        if shown:
-            previews.append(torch.cat(shown))
-        self._step(s.per_class - len(kept))
-        if len(kept) < s.per_class:
-            self._note(
-                f"{self.names[label]}: {len(kept)} of {s.per_class} pictures: of {len(seeds)} "
-                f"drawn {picked.copies} are copies and {picked.duplicates} duplicates. A higher "
-                "oversample draws more"
-            )
-        return {
-            "generated": len(kept),
-            "drawn": len(seeds),
-            "copies": picked.copies,
-            "duplicates": picked.duplicates,
-        }
-
-    def _seeds(self, label: int) -> list[int]:
-        """Of the candidates of a class: those of one class follow those of the one before, so that
-        no two classes have the same latents."""
-        first = self.settings.seed + self.chosen.index(label) * self.candidates
-        return [(first + i) % 2**32 for i in range(self.candidates)]
-
-    def _candidates(
-        self, space: FeatureSpace, seeds: Sequence[int], number: int
-    ) -> tuple[Tensor, Tensor | None]:
-        """Features ``[m d]`` and the discriminator's scores ``[m]`` of the pictures of ``seeds``;
-        None where there is no discriminator."""
-        features: list[Tensor] = []
-        scores: list[Tensor] = []
-        for batch, judged in self._judged(seeds, number):
-            features.append(features_of(space, pixels_of(self._fitted(batch))))
-            if judged is not None:
-                scores.append(judged)
-            self._step(len(batch), batch)
-        return torch.cat(features), torch.cat(scores) if scores else None
-
-    def _judged(
-        self, seeds: Sequence[int], number: int
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Batches of the pictures of ``seeds``, as they are drawn, and their scores."""
-        judge = self.discriminator
-        for start in range(0, len(seeds), CHUNK):
-            latent = self._latents(seeds[start : start + CHUNK], number)
-            with ExitStack() as stack:
-                running = stack.enter_context(self.host.running(self.model))
-                judging: Running | None = None
-                if judge is not None:
-                    judging = stack.enter_context(self.host.running(judge))
-                for batch in generation.draw(running, latent):
-                    if judge is None or judging is None:
-                        yield batch, None
-                        continue
-                    labels = torch.full((len(batch),), number)
-                    yield batch, discriminator_scores(judge, judging, batch, labels)
-
-    def _drawn(self, seeds: Sequence[int], number: int) -> Iterator[Tensor]:
-        """The pictures of ``seeds``, IMAGE of one each."""
-        for start in range(0, len(seeds), CHUNK):
-            latent = self._latents(seeds[start : start + CHUNK], number)
-            with self.host.running(self.model) as running:
-                for batch in generation.draw(running, latent):
-                    yield from batch.split(1)
-
-    def _latents(self, seeds: Sequence[int], number: int) -> Latents:
-        """As Sample Noise, Class Labels and Truncate give them."""
-        s, a = self.settings, self.a
-        z = [latents.sample(1, a.z_dim, seed, 0, s.truncation).values for seed in seeds]
-        latent = Latents(torch.cat(z), torch.full((len(z),), number))
-        if s.psi == 1:
-            return latent
-        return styles.truncate(self.host, self.model, latent, s.psi, 0)
-
-    def _real_features(self, space: FeatureSpace, indices: np.ndarray) -> Tensor:
-        parts: list[Tensor] = []
-        for part in _parts(indices, batch_size(max(self.size))):
-            parts.append(features_of(space, np.asarray(self.data.images[part])))
-            self._step(len(part))
-        return torch.cat(parts)
-
-    # -------------------------------------------------------------------------- what is to be done
+    # -------------------------------------------------------------------------- before it begins
 
     def _size(self, data: Path) -> tuple[int, int]:
-        """Height and width of what is written."""
-        h, w = self.a.size
+        """Height and width of what is written, px."""
+        h, w = self.drawing.architecture.size
         if self.settings.size:
             size = (self.settings.size, max(round(self.settings.size * w / h), 1))
         else:
             found = one_size(data)
             size = found if found and found[0] * w == found[1] * h else (h, w)
             if found != size:
-                what = f"{found[1]}x{found[0]} px" if found else "of several sizes"
-                self._note(
-                    f"the real pictures are {what}: resized to {size[1]}x{size[0]} px, as the "
-                    "generator's, and cropped in the middle"
-                )
+                what = f"are {_text(found)}" if found else "differ in size"
+                self._note(f"the real pictures {what}: resized, and cropped, to {_text(size)}")
         if size != (h, w):
-            self._note(
-                f"the generated pictures are {w}x{h} px: resized to {size[1]}x{size[0]} px"
-            )
+            self._note(f"the generated pictures are {_text((h, w))}: resized to {_text(size)}")
         return size
 
-    def _fitted(self, batch: Tensor) -> Tensor:
-        return images.resized(batch, self.size, "lanczos")
-
     def _refuse_few(self) -> None:
-        counts = np.bincount(self.labels, minlength=len(self.names))
-        few = [f"{self.names[k]} ({counts[k]})" for k in self.chosen if counts[k] < FEWEST]
+        few = [
+            f"{self.names[k]} has {self.counts[k]}" for k in self.chosen if self.counts[k] < FEWEST
+        ]
         if few:
             raise DataError(
-                f"{self.data.name}: {FEWEST} real pictures of a class are needed to judge "
-                f"generated ones by; fewer has {', '.join(few[:10])}. Add some, or say which "
-                "classes to expand (classes)"
+                f"{self.data.name}: generated pictures of a class are judged by {FEWEST} real ones "
+                f"or more; {', '.join(few[:10])}. Add some, or leave the class out (classes)"
             )
 
     def _total(self) -> int:
-        """Pictures looked at, drawn and written."""
-        counts = np.bincount(self.labels, minlength=len(self.names))
-        real = 0 if self.settings.only_generated else len(self.labels) * (1 + self.settings.copies)
-        each = self.candidates + self.settings.per_class
-        return int(real + sum(counts[k] + each for k in self.classes))
-
-    def _step(self, count: int, shown: Tensor | None = None) -> None:
-        self.done += count
-        picture = None if shown is None else images.to_pictures(shown[:1])[0]
-        self.host.progress(self.done, self.steps, picture)
-
-    def _note(self, text: str) -> None:
-        if text:
-            self.report.notes.append(text)
-            self.say(text)
+        """Pictures to write, look at, draw, and draw again."""
+        s, real = self.settings, len(self.labels)
+        written = 0 if s.only_generated else real * (1 + s.copies)
+        each = self.candidates + s.per_class
+        return written + sum(self.counts[k] + each for k in self.classes)
 
     def _header(self) -> dict[str, Any]:
-        judge = self.discriminator
+        d = self.drawing
         return {
             "imagen_nodes": __version__,
-            "weights": manifest.weights(self.model),
-            "discriminator": None if judge is None else manifest.weights(judge),
-            "score": "realism" if judge is None else "discriminator",
+            "weights": manifest.weights(d.model),
+            "discriminator": None if d.judge is None else manifest.weights(d.judge),
+            "score": "realism" if d.judge is None else "discriminator",
             "data": {
                 "name": self.data.name,
-                "pictures": len(self.data.images),
+                "pictures": len(self.labels),
                 "fingerprint": self.data.fingerprint,
             },
             "size": list(self.size),
@@ -388,59 +207,163 @@ class _Work:
             "notes": list(self.report.notes),
         }
 
+    # -------------------------------------------------------------------------- the pictures
 
-def altered(batch: Tensor, seed: int, settings: Settings) -> Tensor:
-    """IMAGE ``[b h w c]`` through the changes that are set."""
-    if settings.flip:
-        batch = transforms.random_flip(batch, seed)
-    batch = transforms.random_crop(batch, seed, settings.crop)
-    batch = transforms.random_colour(batch, seed, settings.colour)
-    return transforms.cutout(batch, seed, settings.cutout)
+    def write(self, folder: Path) -> None:
+        """All of it, into ``folder``."""
+        space = mobilenet(self.host.device)
+        lines = Manifest(folder, self._header())
+        previews: list[Tensor] = []
+        for label, name in enumerate(self.names):
+            _make(folder / self.folders[label])
+            found = Expanded(name)
+            indices = np.flatnonzero(self.labels == label)
+            if not self.settings.only_generated:
+                self._write_real(folder, label, indices, lines, found)
+            if label in self.classes:
+                shown = self._write_generated(folder, label, indices, space, lines, found)
+                previews += [shown] if len(shown) and len(previews) < SHOWN else []
+            lines.flush()
+            self.report.classes.append(found)
+        if not previews:
+            raise DataError(
+                f"{self.drawing.model.name}: none of {self.report.total('drawn')} pictures is "
+                "kept. Lower copy_distance and duplicate_distance, which 0 turns off"
+            )
+        self.report.preview = _in_turns(previews)
+
+    def _write_real(
+        self, folder: Path, label: int, indices: Indices, lines: Manifest, found: Expanded
+    ) -> None:
+        """The real pictures of a class, and changed copies of them."""
+        s, name = self.settings, self.names[label]
+        for part in self._parts(indices):
+            for index, pixels in zip(part.tolist(), self.data.images[part], strict=True):
+                file = f"{self.folders[label]}/real-{index:06}.png"
+                _save(folder / file, pixels)
+                lines.real(file, name, self._source(index))
+                for copy in range(s.copies):
+                    # Another seed for each picture and copy.
+                    seed = (s.seed + index * s.copies + copy) % 2**32
+                    file = f"{self.folders[label]}/altered-{index:06}-{copy}.png"
+                    image = torch.from_numpy(pixels)[None].float() / 255
+                    _save(folder / file, pixels_of(altered(image, seed, s))[0])
+                    lines.altered(file, name, self._source(index), seed)
+            found.real += len(part)
+            found.altered += len(part) * s.copies
+            self._step(len(part) * (1 + s.copies))
+
+    def _write_generated(
+        self,
+        folder: Path,
+        label: int,
+        indices: Indices,
+        space: FeatureSpace,
+        lines: Manifest,
+        found: Expanded,
+    ) -> Tensor:
+        """The generated pictures of a class, and IMAGE of some. All are drawn and judged; those
+        that are kept are drawn once more, which takes less memory than to remember all."""
+        s, number = self.settings, self.classes[label]
+        # Those of one class follow those of the one before: no two classes share a latent.
+        first = s.seed + self.chosen.index(label) * self.candidates
+        seeds = [(first + i) % 2**32 for i in range(self.candidates)]
+        real = Real.of(self._real_features(space, indices))
+        features, scores = self._candidates(space, seeds, number)
+        with exactly(features.device):
+            scores = real.realism(features) if scores is None else scores
+            distances, nearest = real.nearest(features)
+            limits = s.copy_distance, s.duplicate_distance
+            picked = pick(features / real.usual, scores, distances, s.per_class, *limits)
+        kept = [seeds[i] for i in picked.indices]
+        shown: list[Tensor] = []
+        for i, image in zip(picked.indices, self.drawing.images(kept, number), strict=True):
+            file = f"{self.folders[label]}/generated-{seeds[i]:010}.png"
+            fitted = self._fitted(image)
+            _save(folder / file, pixels_of(fitted)[0])
+            source = self._source(int(indices[int(nearest[i])]))
+            drawn = Drawn(seeds[i], float(scores[i]), source, float(distances[i]))
+            lines.generated(file, self.names[label], drawn, s)
+            shown += [fitted] if len(shown) * len(self.classes) < SHOWN else []
+            self._step(1)
+        found.generated, found.drawn = len(kept), len(seeds)
+        found.copies, found.duplicates = picked.copies, picked.duplicates
+        self._told(label, picked)
+        return torch.cat(shown) if shown else features[:0]
+
+    def _told(self, label: int, picked: Picked) -> None:
+        """Note where there are fewer than there should be."""
+        wanted, kept = self.settings.per_class, len(picked.indices)
+        self._step(wanted - kept)
+        if kept < wanted:
+            self._note(
+                f"{self.names[label]}: {kept} generated pictures instead of {wanted}: of "
+                f"{self.candidates} drawn {picked.copies} are copies and {picked.duplicates} "
+                "duplicates. With a higher oversample more are drawn"
+            )
+
+    def _real_features(self, space: FeatureSpace, indices: Indices) -> Tensor:
+        found: list[Tensor] = []
+        for part in self._parts(indices):
+            found.append(features_of(space, np.asarray(self.data.images[part])))
+            self._step(len(part))
+        return torch.cat(found)
+
+    def _candidates(
+        self, space: FeatureSpace, seeds: Sequence[int], number: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features ``[m d]`` and a discriminator's scores ``[m]`` of the pictures of ``seeds``."""
+        features: list[Tensor] = []
+        scores: list[Tensor] = []
+        for batch, judged in self.drawing.judged(seeds, number):
+            features.append(features_of(space, pixels_of(self._fitted(batch))))
+            scores += [] if judged is None else [judged]
+            self._step(len(batch), batch)
+        return torch.cat(features), torch.cat(scores) if scores else None
+
+    # -------------------------------------------------------------------------- small things
+
+    def _source(self, index: int) -> str:
+        """What a real picture is called in the data: its file, or its number."""
+        return self.data.names[index] if self.data.names else f"#{index}"
+
+    def _fitted(self, batch: Tensor) -> Tensor:
+        return images.resized(batch, self.size, "lanczos")
+
+    def _parts(self, indices: Indices) -> Iterator[Indices]:
+        size = batch_size(max(self.size))
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
+
+    def _step(self, count: int, shown: Tensor | None = None) -> None:
+        self.done += count
+        picture = None if shown is None else images.to_pictures(shown[:1])[0]
+        self.host.progress(self.done, self.steps, picture)
+
+    def _note(self, text: str) -> None:
+        if text:
+            self.report.notes.append(text)
+            self.say(text)
 
 
-def _generator(model: Model, settings: Settings) -> GeneratorArchitecture:
-    a = generation.generator_of(model)
-    if not a.classes:
-        raise CheckpointError(
-            f"{model.name} is unconditional: it cannot draw pictures of a class. Use a generator "
-            "with classes, such as cgan-cifar10.safetensors"
-        )
-    if settings.psi != 1 and not a.styled:
-        raise CheckpointError(
-            f"{model.name} has no styles, which psi is for: leave it at 1, and set truncation"
-        )
-    return a
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]} px"
 
 
-def _rounded(candidates: float) -> int:
-    """Whole batches: some discriminators compare the pictures of one."""
-    return math.ceil(candidates / generation.BATCH) * generation.BATCH
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise StorageError.at(folder, error) from error
 
 
-def features_of(space: FeatureSpace, pixels: np.ndarray) -> Tensor:
-    """``[b h w c]`` uint8 -> ``[b d]`` on the CPU."""
-    rgb = images.as_rgb(torch.from_numpy(pixels)).to(space.device)
-    with exactly(space.device):
-        return space.extract(rgb).float().cpu()
-
-
-def pixels_of(batch: Tensor) -> np.ndarray:
-    """IMAGE -> ``[b h w c]`` uint8, as Save Image cuts them."""
-    return np.clip(batch.numpy() * 255.0, 0, 255).astype(np.uint8)
-
-
-def _save(path: Path, pixels: np.ndarray) -> None:
+def _save(path: Path, pixels: Pixels) -> None:
     """``[h w c]`` uint8 as a PNG."""
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     try:
         picture.save(path, "PNG")
     except OSError as error:
         raise StorageError.at(path, error) from error
-
-
-def _parts(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
 
 
 def _in_turns(parts: Sequence[Tensor]) -> Tensor:

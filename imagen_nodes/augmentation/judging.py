@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -155,4 +154,3 @@ def discriminator_scores(
         return (real + classes.float().log_softmax(1).gather(1, labels[:, None])[:, 0]).cpu()
     logits = network(x, labels if getattr(a, "classes", 0) else None)
     return logits.float().flatten(1).mean(1).cpu() if logits.ndim > 1 else logits.float().cpu()
-

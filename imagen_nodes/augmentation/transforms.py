@@ -15,6 +15,7 @@ from ..training.ada import cut_out
 from ..training.augment import jitter
 from ..training.data.stream import windows, zoomed
 from ..training.randomness import Numbers, torch_random
+from .settings import Settings
 
 NETWORK = (-1.0, 1.0)
 
@@ -64,6 +65,15 @@ def cutout(batch: Tensor, seed: int, share: float) -> Tensor:
     colour = images.to_range(batch[..., :3].movedim(3, 1), NETWORK)
     cut = images.from_range(cut_out(colour, boxes), NETWORK).movedim(1, 3)
     return torch.cat([cut, batch[..., 3:]], 3)
+
+
+def altered(batch: Tensor, seed: int, settings: Settings) -> Tensor:
+    """Through the changes that are set, one after another."""
+    if settings.flip:
+        batch = random_flip(batch, seed)
+    batch = random_crop(batch, seed, settings.crop)
+    batch = random_colour(batch, seed, settings.colour)
+    return cutout(batch, seed, settings.cutout)
 
 
 def _numbers(batch: Tensor, seed: int, purpose: str, count: int) -> Tensor:

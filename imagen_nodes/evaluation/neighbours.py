@@ -92,4 +92,3 @@ def sheet(evaluator: Evaluator, model: Model, neighbours: Neighbours) -> Image.I
         rows.append(torch.cat([image[None], images.as_rgb(real)]))
     pixels = torch.cat(rows).float() / 255
     return images.to_pictures(images.grid(pixels, columns=len(rows[0]), gap=2, fill=1.0))[0]
-

@@ -138,6 +138,8 @@ class _Work:
                 f"{data}: its pictures have no classes. Put those of each class into a subfolder "
                 "of its name"
             )
+        if skipped := self.data.skipped:
+            self._note(f"{len(skipped)} pictures cannot be read and are left out: {skipped[0]}")
         self.labels, self.names = self.data.labels, self.data.class_names
         self.folders = folders(self.names)
         chosen = latents.classes_of(settings.classes, self.names, len(self.names))

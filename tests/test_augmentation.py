@@ -230,6 +230,27 @@ def test_copies_and_duplicates_are_dropped():
     assert picked.indices == [0, 1, 2, 3, 4]
 
 
+def test_many_are_picked_as_a_plain_loop_does():
+    """Over the borders of the parts that are compared at a time."""
+    random = torch.Generator().manual_seed(0)
+    features, scores = (torch.rand(700, n, generator=random) for n in (2, 1))
+    distances = torch.rand(700, generator=random)
+    picked = judging.pick(features, scores[:, 0], distances, 300, 0.2, 0.03)
+    wanted, copies, duplicates = [], 0, 0
+    for i in scores[:, 0].argsort(descending=True).tolist():
+        if distances[i] < 0.2:
+            copies += 1
+        elif any((features[i] - features[j]).norm() < 0.03 for j in wanted):
+            duplicates += 1
+        else:
+            wanted.append(i)
+        if len(wanted) == 300:
+            break
+    assert (picked.indices, picked.copies, picked.duplicates) == (wanted, copies, duplicates)
+    assert copies > 50
+    assert duplicates > 50
+
+
 def test_a_real_picture_among_the_generated_ones_is_a_copy():
     real = judging.Real.of(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)))
     distances, nearest = real.nearest(real.features[3:4] + 1e-4)

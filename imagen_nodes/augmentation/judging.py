@@ -4,7 +4,9 @@ each other. All of it is told by features ``[n d]``, float32, of pictures of one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +18,8 @@ from ..networks.architecture import DiscriminatorArchitecture, GeneratorArchitec
 
 # Real pictures of a class: each needs third neighbours.
 FEWEST = NEIGHBOURS + 1
+# Generated pictures that are compared with each other at a time.
+PART = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,34 +89,39 @@ def pick(
         scores: ``[m]``, the higher the better.
         distances: ``[m]``, to the nearest real picture, in that unit.
         copy_distance, duplicate_distance: see ``Settings``."""
-    near = _pairs(features, duplicate_distance)
+    order = scores.argsort(descending=True, stable=True)
     copied = (distances < copy_distance).tolist()
-    kept: set[int] = set()
     indices: list[int] = []
     copies = duplicates = 0
-    for i in scores.argsort(descending=True, stable=True).tolist():
-        if len(indices) == wanted:
-            break
-        if copied[i]:
-            copies += 1
-        elif near.get(i, set[int]()) & kept:
-            duplicates += 1
-        else:
-            kept.add(i)
-            indices.append(i)
+    for part in order.split(PART):
+        near = _near(features[part], features[indices], duplicate_distance)
+        taken: list[int] = []
+        for place, i in enumerate(part.tolist()):
+            if len(indices) == wanted:
+                return Picked(indices, copies, duplicates)
+            if copied[i]:
+                copies += 1
+            elif near.kept[place] or near.each[place, taken].any():
+                duplicates += 1
+            else:
+                taken.append(place)
+                indices.append(i)
     return Picked(indices, copies, duplicates)
 
 
-def _pairs(features: Tensor, distance: float) -> dict[int, set[int]]:
-    """For each index those of the others that are nearer than ``distance``."""
-    found: dict[int, set[int]] = {}
-    if not distance:
-        return found
-    for rows, squares in squared_distances(features, features):
-        for i, j in (squares < distance**2).nonzero().tolist():
-            if i + rows.start != j:
-                found.setdefault(i + rows.start, set()).add(j)
-    return found
+class _Near(NamedTuple):
+    """Which pictures are nearer than a distance: ``kept [m]`` to any of those kept before, ``each
+    [m m]`` to each other."""
+
+    kept: Tensor
+    each: Tensor
+
+
+def _near(part: Tensor, kept: Tensor, distance: float) -> _Near:
+    each = torch.cdist(part, part) < distance
+    if not len(kept):
+        return _Near(torch.zeros(len(part), dtype=torch.bool), each)
+    return _Near(nearest(part, kept, 1).squares[:, 0] < distance**2, each)
 
 
 def check_discriminator(discriminator: Model, generator: GeneratorArchitecture) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imagen_nodes import checkpoint
+from imagen_nodes import checkpoint, generation, latents, styles
 from imagen_nodes.__main__ import main
 from imagen_nodes.augmentation import classes, expand, judging, manifest, transforms
 from imagen_nodes.augmentation.settings import Settings
@@ -18,6 +18,7 @@ from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.dcgan import DCGANDiscriminator
 from imagen_nodes.networks.multi_scale import MultiScaleDiscriminator
 from imagen_nodes.networks.sngan import SNGANDiscriminator
+from imagen_nodes.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 
 WEIGHTS = shipped("weights") / "cgan-cifar10.safetensors"
 
@@ -214,6 +215,39 @@ def test_a_size_of_ones_own(model, data, tmp_path):
     report = augment(model, data, tmp_path / "out", size=16)
     assert sizes(tmp_path / "out") == {(16, 16)}
     assert report.notes == ["the generated pictures are 32x32 px: resized to 16x16 px"]
+
+
+def test_labelled_arrays(model, tmp_path):
+    """Without file names, and with numbers for classes."""
+    labels = np.arange(40) % 10
+    images = random().randint(0, 256, (40, 32, 32, 3)).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    report = augment(model, tmp_path / "data.npz", tmp_path / "out", classes="3")
+    assert report.notes == ["the data's classes are numbers, taken for the generator's labels"]
+    header, lines = manifest.read(tmp_path / "out")
+    assert header["classes"][3] == {"name": "3", "folder": "3", "generator": 3}
+    found = [line for line in lines if line["origin"] == "generated"]
+    assert {line["nearest"] for line in found} <= {"#3", "#13", "#23", "#33"}
+    first = next(line for line in lines if line["source"] == "#13")
+    assert np.array_equal(pixels(tmp_path / "out" / first["file"]), images[13])
+
+
+def test_styles_are_truncated(data, tmp_path):
+    """As Truncate does it; judged by a discriminator that compares the images of a batch."""
+    fields = {"resolution": 32, "width_base": 256, "width_max": 8, "classes": 2}
+    generator = StyleGAN2Generator(z_dim=8, w_dim=8, **fields)
+    small = saved("small", generator, class_names=("cat", "ship"))
+    judge = saved("judge", StyleGAN2Discriminator(**fields))
+    augment(small, data, tmp_path / "out", judge, psi=0.5, seed=3)
+    _, lines = manifest.read(tmp_path / "out")
+    line = next(k for k in lines if k["class"] == "ship" and k["origin"] == "generated")
+    host = LocalHost(device="cpu")
+    with torch.inference_mode():
+        latent = latents.sample(1, 8, line["seed"]).with_labels(torch.tensor([1]))
+        image = generation.generate(host, small, styles.truncate(host, small, latent, 0.5, 0))
+    wanted = (image[0] * 255).byte().numpy()
+    assert np.array_equal(pixels(tmp_path / "out" / line["file"]), wanted)
+    assert line["psi"] == 0.5
 
 
 # ---- what is kept --------------------------------------------------------------------------------

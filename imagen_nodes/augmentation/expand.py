@@ -290,11 +290,11 @@ class _Work:
             self._step(1)
         found.generated, found.drawn = len(kept), len(seeds)
         found.copies, found.duplicates = picked.copies, picked.duplicates
-        self._told(label, picked)
-        return torch.cat(shown) if shown else features[:0]
+        self._note_missing(label, picked)
+        return torch.cat(shown) if shown else torch.empty(0)
 
-    def _told(self, label: int, picked: Picked) -> None:
-        """Note where there are fewer than there should be."""
+    def _note_missing(self, label: int, picked: Picked) -> None:
+        """Say so where there are fewer than there should be."""
         wanted, kept = self.settings.per_class, len(picked.indices)
         self._step(wanted - kept)
         if kept < wanted:

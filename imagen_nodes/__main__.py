@@ -132,6 +132,13 @@ def data(args: argparse.Namespace) -> int:
     return cli.main(args, PRESETS)
 
 
+def augment(args: argparse.Namespace) -> int:
+    """Expand a labelled folder with generated pictures."""
+    from .augmentation import cli
+
+    return cli.main(args)
+
+
 def compare(args: argparse.Namespace) -> int:
     """Measure how far pictures are from those that they should be."""
     from .evaluation import compare
@@ -154,6 +161,7 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .augmentation import cli as augmentation
     from .evaluation import cli as evaluation
     from .evaluation import compare as comparison
     from .evaluation import report_cli
@@ -209,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_arguments(add(evaluate))
     comparison.add_arguments(add(compare))
     survey.add_arguments(add(data))
+    augmentation.add_arguments(add(augment))
     training.add_arguments(add(train))
     report_cli.add_arguments(add(report))
     return parser

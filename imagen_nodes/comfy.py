@@ -83,6 +83,9 @@ class ComfyHost:
     def latents(self, name: str) -> Path:
         return annotated(self._folders, name, "latents")
 
+    def data(self, name: str) -> Path:
+        return annotated(self._folders, name, "pictures", or_folder=True)
+
     def save_folder(self, kind: str) -> Path:
         return self._folders[kind]
 

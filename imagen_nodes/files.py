@@ -1,14 +1,16 @@
-"""Writing files whole or not at all."""
+"""Writing files and folders whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .errors import StorageError
+from .errors import StorageError, UsageError
 
 # Ends the names of files that are being written.
 PARTIAL = ".partial"
@@ -41,6 +43,47 @@ def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object])
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_atomically(path: Path) -> Generator[Path]:
+    """A new folder to write in, which becomes ``path`` when the block ends. If it does not end
+    well, nothing is left behind.
+
+    Raises:
+        UsageError: see :func:`refuse_taken`.
+        StorageError: it cannot be made."""
+    refuse_taken(path)
+    temporary: Path | None = None
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+            temporary = Path(made)
+            temporary.chmod(0o755)
+        except OSError as error:
+            raise StorageError.at(path, error) from error
+        yield temporary
+        try:
+            if path.is_dir():  # an empty one
+                path.rmdir()
+            temporary.rename(path)
+        except OSError as error:
+            raise StorageError.at(path, error) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_taken(path: Path) -> None:
+    """
+    Raises:
+        UsageError: there is something at ``path`` other than an empty folder."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        what = "a folder that is not empty" if path.is_dir() else "a file"
+        raise UsageError(f"{path}: is {what}, which nothing is written over. Choose a new folder")
 
 
 def sweep(folder: Path) -> None:

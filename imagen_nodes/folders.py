@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -38,15 +39,16 @@ def inside(folder: Path, name: str) -> Path | None:
     return path if path.is_relative_to(root) else None
 
 
-def annotated(folders: Mapping[str, Path], name: str, what: str) -> Path:
+def annotated(folders: Mapping[str, Path], name: str, what: str, or_folder: bool = False) -> Path:
     """The file ``name`` in the input folder, or ``name [output]`` in the output folder, or in
     whichever of ``folders`` it names so.
 
     Args:
         what: such files are, for people.
+        or_folder: it may be a folder too.
 
     Raises:
-        UsageError: it leaves the folder.
+        UsageError: it leaves the folder, or a link in it does.
         DataError: it is not there."""
     kind = "input"
     for other in folders:
@@ -56,8 +58,12 @@ def annotated(folders: Mapping[str, Path], name: str, what: str) -> Path:
     path = inside(folder, name)
     if path is None:
         raise UsageError(f"{name}: leaves the {kind} folder {folder}; {what} are read there only")
-    if not path.is_file():
-        raise DataError(f"{name}: no such file of {what} in the {kind} folder {folder}")
+    if not (path.exists() if or_folder else path.is_file()):
+        either = "folder or file" if or_folder else "file"
+        raise DataError(f"{name}: no such {either} of {what} in the {kind} folder {folder}")
+    for link in filter(Path.is_symlink, path.rglob("*")):
+        if not link.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{name}: its {link.name} leads out of the {kind} folder {folder}")
     return path
 
 
@@ -88,6 +94,15 @@ def identity(path: Path) -> tuple[str, int, int]:
     """What changes when another file is put in the place of this one: path, size, time."""
     stat = path.stat()
     return str(path), stat.st_size, stat.st_mtime_ns
+
+
+def contents(path: Path) -> str:
+    """What changes when a file, or one in a folder, is changed."""
+    found = sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
+    code = hashlib.sha256()
+    for file in found:
+        code.update(repr(identity(file)).encode(errors="surrogatepass"))
+    return code.hexdigest()
 
 
 def find_weights(folders: Iterable[Path], name: str) -> Path:

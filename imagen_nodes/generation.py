@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -59,15 +61,23 @@ def generate(host: Host, model: Model, latent: Latents, noise: Noise = "constant
     Raises:
         CheckpointError: ``model`` is no generator, or the latents are of another one."""
     check(model, latent)
-    count = latent.count
+    count, done = latent.count, 0
     parts: list[Tensor] = []
     with host.running(model) as running:
-        for start in range(0, count, BATCH):
-            drawn = _drawn(running, _batch(latent, start, running.device), noise, start)
-            parts.append(images.from_network(drawn))
-            host.progress(min(start + BATCH, count), count)
-    result = torch.cat(parts)[:count]
+        for part in draw(running, latent, noise):
+            parts.append(part)
+            done += len(part)
+            host.progress(done, count)
+    result = torch.cat(parts)
     return result.expand(-1, -1, -1, 3) if result.shape[3] == 1 else result
+
+
+def draw(running: Running, latent: Latents, noise: Noise = "constant") -> Iterator[Tensor]:
+    """The images of latents that :func:`check` has seen, IMAGE ``[b h w c]``, ``BATCH`` at a time
+    and what is left; c is the generator's."""
+    for start in range(0, latent.count, BATCH):
+        drawn = _drawn(running, _batch(latent, start, running.device), noise, start)
+        yield images.from_network(drawn)[: latent.count - start]
 
 
 def check(model: Model, latent: Latents) -> None:

@@ -2,6 +2,7 @@
 
 from imagen_nodes.graph.node import Node
 
+from .augment import AugmentDataset, Cutout, RandomColour, RandomCrop, RandomFlip
 from .checkpoints import LoadCheckpoint
 from .denoise import Denoise
 from .generate import Generate, ImageGrid
@@ -33,4 +34,9 @@ NODES: tuple[type[Node], ...] = (
     StyleTransfer,
     Translate,
     InpaintByInversion,
+    RandomFlip,
+    RandomCrop,
+    RandomColour,
+    Cutout,
+    AugmentDataset,
 )

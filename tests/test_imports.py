@@ -22,6 +22,7 @@ FORBIDDEN = {
     "imagen_nodes/graph": {"networks", "training", "evaluation", "nodes", "comfy"},
     "imagen_nodes/training": {"graph", "nodes", "comfy"},
     "imagen_nodes/evaluation": {"graph", "nodes", "training", "comfy"},
+    "imagen_nodes/augmentation": {"nodes", "comfy"},
     "imagen_nodes/importers": {"graph", "nodes", "training", "evaluation", "comfy"},
     "nodes": {"networks", "training", "comfy"},
 }

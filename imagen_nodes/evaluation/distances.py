@@ -158,11 +158,29 @@ def nearest(points: Tensor, others: Tensor, k: int) -> Nearest:
     squares, indices = zip(
         *(
             torch.topk(block, k, dim=1, largest=False)
-            for _, block in _squared_distances(points, others)
+            for _, block in squared_distances(points, others)
         ),
         strict=True,
     )
     return Nearest(torch.cat(squares).clamp_(min=0), torch.cat(indices))
+
+
+def to_partners(points: Tensor, others: Tensor, partners: Tensor) -> Tensor:
+    """``[n]``: from each of ``points`` to its partner among ``others``, by index. By subtraction:
+    differences of large squares are no measure of small distances."""
+    parts = [
+        (part - others[index]).square().sum(1).sqrt()
+        for part, index in zip(points.split(4096), partners.split(4096), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def to_next(points: Tensor, around: Tensor) -> Tensor:
+    """``[n]``: from each of ``points`` to the nearest other one; ``around [n k]``, k of 2 or more,
+    are the indices of their :func:`nearest`, themselves included."""
+    first, second = around[:, :2].unbind(1)
+    itself = first == torch.arange(len(points), device=points.device)
+    return to_partners(points, points, torch.where(itself, second, first))
 
 
 def radii(points: Tensor) -> Tensor:
@@ -181,7 +199,7 @@ def precision_recall(
     """
     precise = 0
     recalled = torch.zeros(len(real), dtype=torch.bool, device=real.device)
-    for rows, block in _squared_distances(fake, real):
+    for rows, block in squared_distances(fake, real):
         precise += int((block <= real_radii).any(1).sum())
         recalled |= (block <= fake_radii[rows, None]).any(0)
     return precise / len(fake), float(recalled.float().mean())
@@ -216,7 +234,7 @@ def _blocks(rows: Tensor, width: int) -> Iterator[Tensor]:
     return iter(rows.split(max(1, BLOCK // (4 * width))))
 
 
-def _squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def squared_distances(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """``|x - y|^2 = |x|^2 + |y|^2 - 2 x.y`` of all pairs, by blocks of ``points``."""
     norms = others.square().sum(1)
     step = max(1, BLOCK // len(others))

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import images
 from ..checkpoint import Model
 from ..networks.architecture import GeneratorArchitecture
-from .distances import nearest
+from .distances import nearest, to_next, to_partners
 from .evaluator import Evaluator, draw, exactly
 
 ROWS, COLUMNS = 10, 7
@@ -72,11 +72,8 @@ def find(evaluator: Evaluator, fake: Tensor) -> Neighbours:
     real = evaluator.real
     with exactly(evaluator.space.device):
         found = nearest(fake, real, min(COLUMNS, len(real)))
-        # By subtraction: differences of large squares are no measure of small distances.
-        to_real = _distances(fake, real, found.indices[:, 0])
-        first, second = evaluator.around.indices[:, :2].unbind(1)
-        itself = first == torch.arange(len(real), device=real.device)
-        to_other = _distances(real, real, torch.where(itself, second, first))
+        to_real = to_partners(fake, real, found.indices[:, 0])
+        to_other = to_next(real, evaluator.around.indices)
     usual = to_other.median().clamp(min=1e-12)
     return Neighbours(to_real / usual, to_other / usual, found.indices)
 
@@ -95,12 +92,3 @@ def sheet(evaluator: Evaluator, model: Model, neighbours: Neighbours) -> Image.I
         rows.append(torch.cat([image[None], images.as_rgb(real)]))
     pixels = torch.cat(rows).float() / 255
     return images.to_pictures(images.grid(pixels, columns=len(rows[0]), gap=2, fill=1.0))[0]
-
-
-def _distances(points: Tensor, others: Tensor, partners: Tensor) -> Tensor:
-    """``[n]``: from each of ``points`` to its partner among ``others``, by index."""
-    parts = [
-        (part - others[index]).square().sum(1).sqrt()
-        for part, index in zip(points.split(4096), partners.split(4096), strict=True)
-    ]
-    return torch.cat(parts)

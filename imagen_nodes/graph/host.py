@@ -46,6 +46,15 @@ class Host(Protocol):
             UsageError: it leaves the folder."""
         ...
 
+    def data(self, name: str) -> Path:
+        """The data set of that name in the input folder, a folder or an archive of pictures;
+        ``name [output]`` lies in the output folder.
+
+        Raises:
+            DataError: there is none.
+            UsageError: it leaves the folder."""
+        ...
+
     def save_folder(self, kind: str) -> Path:
         """Where files of a kind, ``output`` or ``temp``, are saved."""
         ...

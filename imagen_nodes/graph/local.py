@@ -94,6 +94,9 @@ class LocalHost:
     def latents(self, name: str) -> Path:
         return annotated(self.folders, name, "latents")
 
+    def data(self, name: str) -> Path:
+        return annotated(self.folders, name, "pictures", or_folder=True)
+
     def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
         self.listen({"event": "progress", "node": self.node_id, "done": done, "total": total})
 

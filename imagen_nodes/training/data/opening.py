@@ -22,6 +22,7 @@ from .pictures import (
     decode,
     fit_all,
     from_pixels,
+    header_size,
     reason,
     starts,
     tiles_in,
@@ -67,6 +68,26 @@ def open_data(
         return decoder.into_memory() if decoder.size <= SMALL else _cached(decoder, say)
     finally:
         container.close()
+
+
+def one_size(path: Path) -> Size | None:
+    """Height and width that all pictures at ``path`` have, going by their headers; None where they
+    differ. Those that cannot be read do not count.
+
+    Raises:
+        DataError: as :func:`open_data`."""
+    container = open_container(path)
+    found: Size | None = None
+    try:
+        for part in recognise(container).parts():
+            is_block = isinstance(part, Block)
+            h_w = part.images.shape[1:3] if is_block else header_size(part.read)
+            if h_w is not None and found is not None and h_w != found:
+                return None
+            found = h_w or found
+    finally:
+        container.close()
+    return found
 
 
 def _cached(decoder: Decoder, say: Say) -> Dataset:

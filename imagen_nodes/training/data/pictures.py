@@ -79,13 +79,19 @@ def cut_file(content: bytes, size: Size, channels: int) -> Pixels:
 def tiles_in(read: Callable[[], bytes], size: Size) -> int:
     """How many tiles :func:`cut` makes of a picture file, going by its header; 0 where it cannot
     be read."""
+    found = header_size(read)
+    return len(starts(found[0], size[0])) * len(starts(found[1], size[1])) if found else 0
+
+
+def header_size(read: Callable[[], bytes]) -> Size | None:
+    """Height and width of a picture file, turned as its EXIF says, going by its header; None where
+    it cannot be read."""
     try:
         with Image.open(io.BytesIO(read())) as picture:
             (w, h), turned = picture.size, picture.getexif().get(TURNED, 1) >= 5
     except Exception:  # as for decode
-        return 0
-    h, w = (w, h) if turned else (h, w)
-    return len(starts(h, size[0])) * len(starts(w, size[1]))
+        return None
+    return (w, h) if turned else (h, w)
 
 
 def _upright(picture: Image.Image, channels: int) -> Image.Image:

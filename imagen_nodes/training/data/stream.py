@@ -125,8 +125,8 @@ class Stream:
             panels.index_copy_(0, which, panels.index_select(0, which).flip(3))
         pixels = to_network(images)
         if self.crop:
-            windows = self._windows(nimg, size)[mine]
-            parts = [_zoomed(panel, windows) for panel in pixels.chunk(self.panels, 3)]
+            kept = self._windows(nimg, size)[mine]
+            parts = [zoomed(panel, kept) for panel in pixels.chunk(self.panels, 3)]
             pixels = torch.cat(parts, 3).contiguous(memory_format=torch.channels_last)
         if self.colour:
             random = torch_random(self.seed, 0, nimg, "colour")
@@ -140,9 +140,7 @@ class Stream:
 
     def _windows(self, nimg: int, size: int) -> NDArray[np.float64]:
         """``[size 3]``: side, left and top of what is kept of each image, as shares of its own."""
-        cut, left, top = numpy_random(self.seed, 0, nimg, "crop").random((size, 3)).T
-        cut = cut * self.crop
-        return np.stack([1 - cut, left * cut, top * cut], axis=1)
+        return windows(numpy_random(self.seed, 0, nimg, "crop").random((size, 3)), self.crop)
 
     def _indices(self, nimg: int, size: int) -> NDArray[np.int64]:
         """Of the images ``nimg`` to ``nimg + size`` of the run; domains take turns."""
@@ -180,7 +178,15 @@ def _has_room(device: torch.device, images: Tensor) -> bool:
     return images.nbytes <= SHARE * free
 
 
-def _zoomed(pixels: Tensor, windows: NDArray[np.float64]) -> Tensor:
+def windows(numbers: NDArray[np.float64], crop: float) -> NDArray[np.float64]:
+    """``numbers [b 3]`` in 0..1 -> ``[b 3]``, for :func:`zoomed`: side, left and top of a window of
+    at least ``1 - crop`` of the sides, as shares of them."""
+    cut, left, top = numbers.T
+    cut = cut * crop
+    return np.stack([1 - cut, left * cut, top * cut], axis=1)
+
+
+def zoomed(pixels: Tensor, windows: NDArray[np.float64]) -> Tensor:
     """``[b c h w]``, of each image the window ``(side, left, top)`` enlarged to the whole
     (bilinear)."""
     side, left, top = torch.from_numpy(windows).to(pixels).unbind(1)

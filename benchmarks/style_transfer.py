@@ -12,8 +12,8 @@ content (relu4_1), lower is nearer, for
     the network, at full strength, at half, and with the content's colours
 
 All are rounded to 8 bits, as saved pictures are. Then come milliseconds for a picture of 512 px in
-a style of 512 px, the median of the rounds, and the rate of the network's arithmetic beside the best
-that this machine's convolutions reach.
+a style of 512 px, the median of the rounds, and the rate of the network's arithmetic beside the
+best that this machine's convolutions reach.
 
 Source of the baseline: Reinhard et al., "Color Transfer between Images", 2001.
 """

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor, nn
@@ -112,8 +113,12 @@ def by_nearest(seen: Tensor) -> Tensor:
     found = torch.full_like(picture, 0.5)
     for i in range(len(picture)):
         if not mask[i].all():
-            _, (y, x) = ndimage.distance_transform_edt(mask[i].cpu().numpy(), return_indices=True)
-            found[i] = picture[i][:, torch.from_numpy(y), torch.from_numpy(x)]
+            holes = mask[i].cpu().numpy()
+            places = ndimage.distance_transform_edt(
+                holes, return_distances=False, return_indices=True
+            )
+            y, x = torch.from_numpy(np.asarray(places))
+            found[i] = picture[i][:, y.long(), x.long()]
     return found
 
 

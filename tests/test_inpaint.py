@@ -125,7 +125,8 @@ def test_masks_cover_what_is_asked_for() -> None:
         seen = [masked(share)(torch.ones(1, 3, 96, 128), n) for n in range(20)]
         covered = torch.cat(seen)[:, 3].mean((1, 2))
         assert float((covered - share).abs().mean()) < 0.05
-        assert float((covered - share).abs().max()) < 0.12
+        assert float(covered.min()) >= share
+        assert float(covered.max()) <= share + 0.051
         for x in seen:
             assert x[:, 3].unique().tolist() == [0, 1]
             assert torch.equal(x[:, 0], 1 - x[:, 3])

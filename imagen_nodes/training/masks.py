@@ -62,17 +62,16 @@ class Masks(Spec):
 def mask(size: tuple[int, int], share: float, boxes: float, random: np.random.Generator) -> Tensor:
     """``[1 h w]``, 0 or 1: shapes until about ``share`` of it is 1."""
     h, w = size
-    canvas = Image.new("L", (w, h))
-    covered = canvas
+    covered, found = Image.new("L", (w, h)), 0.0
     for _ in range(MOST):
+        if found >= share:
+            break
         canvas = covered.copy()
         shape = _box if random.random() < boxes else _stroke
         shape(ImageDraw.Draw(canvas), h, w, random)
-        found = float(np.asarray(canvas).mean())
-        if found <= share + TOLERANCE:
-            covered = canvas
-        if found >= share:
-            break
+        now = float(np.asarray(canvas).mean())
+        if now <= share + TOLERANCE:
+            covered, found = canvas, now
     return torch.from_numpy(np.array(covered, np.float32))[None]
 
 

@@ -187,14 +187,14 @@ def run(made: Inpaint, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Ten
         wanted["discriminator"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         pairs = zip(of_fake[0][:-1], of_real[0][:-1], strict=True)
         distances = [(a - b).abs().mean() for a, b in pairs]
-        wanted["matching"] = torch.stack(distances).mean() * made.matching_weight
+        wanted["features"] = torch.stack(distances).sum() * made.feature_weight
     return {name: x for losses in updates.values() for name, x in losses.items()}, wanted
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"hole_weight": 2.0, "known_weight": 0.5, "matching_weight": 3.0},
+        {"hole_weight": 2.0, "known_weight": 0.5, "feature_weight": 3.0},
         {"discriminator": None, "adversarial_weight": 0, "perceptual_weight": 0.5},
     ],
 )
@@ -216,8 +216,8 @@ def test_the_losses_that_it_names_are_computed(fields: dict[str, Any]) -> None:
         ({"loss": "wasserstein"}, "needs a penalty that this task does not have"),
         ({"masks": {"share": [0.5, 0.1]}}, "the lesser comes first"),
         (
-            {"discriminator": None, "adversarial_weight": 0, "matching_weight": 1},
-            "matching_weight: needs a discriminator",
+            {"discriminator": None, "adversarial_weight": 0, "feature_weight": 1},
+            "feature_weight: compares what a discriminator sees",
         ),
         ({"generator": SMALL | {"channels": 1}}, "perceptual_weight: needs RGB"),
     ],

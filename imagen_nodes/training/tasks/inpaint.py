@@ -23,12 +23,12 @@ from ...networks.gated import GatedInpainting
 from ...networks.patch import PatchDiscriminator
 from ...networks.squeezenet import SMALLEST
 from ..data.dataset import Dataset
-from ..losses import LOSSES, LossName
+from ..losses import LOSSES, LossName, feature_matching
 from ..masks import Masks, masked
 from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
-from .pictures import BATCH, MEASURED, SHOWN, Weight, lpips, matching, patches
+from .pictures import BATCH, MEASURED, SHOWN, Weight, lpips, patches
 
 DISCRIMINATOR = PatchDiscriminator(channels=4, width=32, norm="spectral")
 
@@ -56,8 +56,8 @@ class Inpaint(Task):
     """Of LPIPS (SqueezeNet, which ships) between result and original."""
     adversarial_weight: Weight = 0.1
     """Of what the discriminator says of the result; 0: there is none."""
-    matching_weight: Weight = 0.0
-    """Of the mean absolute difference of the discriminator's features of result and original."""
+    feature_weight: Weight = 0.0
+    """Of feature matching, the difference in the discriminator's feature maps."""
     discriminator: PatchDiscriminator | None = DISCRIMINATOR
     """Judges results, with their masks as one channel more, against originals; none: null."""
     loss: LossName = "hinge"
@@ -87,8 +87,10 @@ class Inpaint(Task):
                 "discriminator: without one adversarial_weight is 0, with one it is more"
             )
         if d is None:
-            if self.matching_weight:
-                raise ValueError("matching_weight: needs a discriminator, whose features it means")
+            if self.feature_weight:
+                raise ValueError(
+                    "feature_weight: compares what a discriminator sees; there is none"
+                )
             return self
         if d.channels != self.generator.channels + 1:
             raise ValueError(
@@ -181,14 +183,14 @@ class Inpaint(Task):
         network.requires_grad_(False)  # its gradients are neither wanted nor paid for
         of_fake = network.features(torch.cat([result, mask], 1))  # pyright: ignore
         of_real = None
-        if game.relativistic or self.matching_weight:
+        if game.relativistic or self.feature_weight:
             with torch.no_grad():
                 of_real = network.features(torch.cat([clean, mask], 1))  # pyright: ignore
         fake = _logits([maps[-1] for maps in of_fake])
         real = fake if of_real is None else _logits([maps[-1] for maps in of_real])
         losses["generator"] = game.generator(real, fake) * self.adversarial_weight
-        if of_real is not None and self.matching_weight:
-            losses["matching"] = matching(of_fake, of_real) * self.matching_weight
+        if of_real is not None and self.feature_weight:
+            losses["features"] = feature_matching(of_real, of_fake) * self.feature_weight
         network.requires_grad_(True)
         return losses
 

@@ -2,13 +2,15 @@
 
 A file without our card may still be of a format that spandrel knows: ESRGAN, Compact, SPAN, GFPGAN,
 LaMa, ... Tensors are read by torch's weights-only loader or by safetensors, never by spandrel
-itself, whose reader hands a TorchScript archive to torch's, which runs programs. spandrel then
-tells the network from the tensors' names and shapes.
+itself, whose reader hands a TorchScript archive to torch's, which runs programs: of such a one the
+tensors are taken by the importers' reader, and its program is left alone. spandrel then tells the
+network from the tensors' names and shapes.
 """
 
 from __future__ import annotations
 
 import tarfile
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -148,16 +150,33 @@ def tensors(path: Path) -> dict[str, Any]:
             return load_file(path)
         if tarfile.is_tarfile(path):  # torch's first format; older torches unpack it to the disk
             raise ValueError("a tar archive")
-        found = torch.load(path, "cpu", weights_only=True)
+        found = _of_program(path) or torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # pickle, zip, torch and safetensors each have errors of their own
         raise CheckpointError(
             f"{path}: cannot be read as tensors alone, and nothing else of it is ever run. It is "
-            "damaged, a TorchScript program, or holds more than weights. Get the plain weights, "
-            "best as .safetensors"
+            "damaged, or holds more than weights. Get the plain weights, best as .safetensors"
         ) from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: expected a dictionary of tensors. Get the plain weights")
     return cast(dict[str, Any], found)
+
+
+def _of_program(path: Path) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive, without its program; none: it is no such archive."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        # The program's text lies beside the values.
+        if not any(name.partition("/")[2].startswith("code/") for name in archive.namelist()):
+            return {}
+    from .importers.candidates import of_program
+    from .importers.containers import open_foreign
+
+    found = of_program(open_foreign(path).content)
+    if not found:
+        raise ValueError("a program without tensors")
+    # Copies: what the file's own memory holds goes with it.
+    return {name: tensor.tensor().clone() for name, tensor in found.items()}
 
 
 def _pictures(descriptor: ModelDescriptor) -> Pictures:

@@ -92,6 +92,37 @@ def test_inpainting_networks_take_a_mask(monkeypatch):
     assert filled.shape == (1, 3, 16, 16)
 
 
+def traced(network, path):
+    """A TorchScript archive of a network within another module, as LaMa's authors publish theirs."""
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = network
+
+        def forward(self, x):
+            return self.model(x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.jit.trace(Wrapped().eval(), torch.zeros(1, 1, 16, 16))
+        torch.jit.save(program, str(path))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_of_a_program_the_tensors_are_taken(suffix, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    network, path = dncnn().eval(), tmp_path / f"x{suffix}"
+    traced(network, path)
+    for name in ("jit.load", "load"):  # neither runs a program, nor tries to
+        monkeypatch.setattr(f"torch.{name}", None)
+    found = foreign.tensors(path)
+    wanted = {f"model.{name}": value for name, value in network.state_dict().items()}
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert torch.equal(found[name], value), name
+
+
 def test_ours_are_loaded_by_their_card():
     model = foreign.open_model(shipped("weights") / "dcgan-cifar10.safetensors")
     assert model.card.task == "generate"

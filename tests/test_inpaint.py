@@ -1,6 +1,7 @@
 """Inpaint: the network, masks, the training's losses, and the node's real pixels."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from imagen_nodes import checkpoint, inpainting
+from imagen_nodes import checkpoint, foreign, inpainting
 from imagen_nodes.__main__ import main
 from imagen_nodes.checkpoint import Card, Model
 from imagen_nodes.errors import CheckpointError, DataError
@@ -367,6 +368,22 @@ def test_grey_stays_grey() -> None:
     torch.testing.assert_close(found[..., 0], found[..., 2], rtol=0, atol=0)
     colour = inpaint(model(channels=1), noise(1, 16, 20, 3), box(16, 20))
     assert colour.shape == (1, 16, 20, 3)
+
+
+def test_a_lama(monkeypatch) -> None:
+    """Its result is a sigmoid's: 1/2 without weights."""
+    from spandrel.architectures.LaMa import LaMa
+
+    with torch.device("meta"):
+        state = LaMa(in_nc=4, out_nc=3).state_dict()
+    zeros = {name: torch.zeros_like(value, device="cpu") for name, value in state.items()}
+    monkeypatch.setattr(foreign, "tensors", lambda path: zeros)
+    lama = foreign.open_model(Path("big-lama.pt"))
+    image, mask = noise(1, 20, 26, 3), box(20, 26)
+    found = inpaint(lama, image, mask)
+    inside = mask[0] > 0
+    torch.testing.assert_close(found[0][inside], torch.full((35, 3), 0.5))
+    assert torch.equal(found[0][~inside], image[0][~inside])
 
 
 def test_tiles_without_a_hole_are_not_run(monkeypatch) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from .values import Instance, NumpyArray, StoredTensor, Tensor
 
-# Places within places that are looked at.
-DEEPEST = 6
+# Places within places that are looked at, and modules within modules of a program.
+DEEPEST, NESTED = 6, 32
 # What files call the average of a generator, which is the one to use, a generator, and what else
 # they hold; the better ones first.
 AVERAGES = ("g_ema", "G_ema", "GE", "Gs", "netG_ema", "avgG", "ema", "params_ema")
@@ -108,6 +108,23 @@ def _of_tensorflow(fields: dict[Any, Any], prefix: str) -> Iterator[tuple[str, T
         inner = fields_of(part)
         if inner is not None and prefix.count("/") < DEEPEST:
             yield from _of_tensorflow(inner, f"{prefix}{name}/")
+
+
+def of_program(content: Any) -> dict[str, Tensor]:
+    """The tensors of a TorchScript program's modules, by the names of its state dict: attributes of
+    objects within objects, however deep."""
+    found: dict[str, Tensor] = {}
+    stack: list[tuple[Any, str, int]] = [(content, "", 0)]
+    while stack:
+        value, place, depth = stack.pop()
+        if not isinstance(value, Instance) or depth > NESTED:
+            continue
+        for name, item in value.fields.items():
+            inner = _join(place, str(name))
+            if is_tensor(item):
+                found[inner] = item
+            stack.append((item, inner, depth + 1))
+    return found
 
 
 def is_tensor(value: object) -> bool:

@@ -10,16 +10,21 @@ from torch.nn import functional as F
 
 from . import images, latents
 from .checkpoint import Model, Running
-from .errors import CheckpointError
+from .errors import CheckpointError, DataError
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
 from .networks.modulation import Noise
 from .networks.styled import StyledNetwork
+from .tiles import is_out_of_memory
 
-# Latents are run in batches of exactly this many: kernels, and with them the last bits of a result,
-# depend on the batch size, and an image must not depend on what else is in its batch.
+# Latents are run in batches of exactly this many, or fewer of large images: kernels, and with them
+# the last bits of a result, depend on the batch size, and an image must not depend on what else is
+# in its batch.
 BATCH = 8
+# Pixels of a batch's images, at most, where it is more than one: memory, and the work that a batch
+# takes for one image, are bounded.
+PIXELS = BATCH * 128**2
 
 
 def sample(model: Model, seed: int, count: int, truncation: float = 0.0) -> Latents:
@@ -64,7 +69,7 @@ def generate(host: Host, model: Model, latent: Latents, noise: Noise = "constant
     count, done = latent.count, 0
     parts: list[Tensor] = []
     with host.running(model) as running:
-        for part in draw(running, latent, noise):
+        for part in draw(running, generator_of(model), latent, noise):
             parts.append(part)
             done += len(part)
             host.progress(done, count)
@@ -72,12 +77,42 @@ def generate(host: Host, model: Model, latent: Latents, noise: Noise = "constant
     return result.expand(-1, -1, -1, 3) if result.shape[3] == 1 else result
 
 
-def draw(running: Running, latent: Latents, noise: Noise = "constant") -> Iterator[Tensor]:
-    """The images of latents that :func:`check` has seen, IMAGE ``[b h w c]``, ``BATCH`` at a time
-    and what is left; c is the generator's."""
-    for start in range(0, latent.count, BATCH):
-        drawn = _drawn(running, _batch(latent, start, running.device), noise, start)
-        yield images.from_network(drawn)[: latent.count - start]
+def draw(
+    running: Running,
+    architecture: GeneratorArchitecture,
+    latent: Latents,
+    noise: Noise = "constant",
+) -> Iterator[Tensor]:
+    """The images of latents that :func:`check` has seen, IMAGE ``[b h w c]``, :func:`at_once` at a
+    time and what is left; c is the generator's.
+
+    Raises:
+        DataError: memory does not suffice for one of them."""
+    size, start = at_once(architecture), 0
+    while start < latent.count:
+        part = _batch(latent, start, size, running.device)
+        try:
+            drawn = images.from_network(_drawn(running, part, noise, start))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                h, w = architecture.size
+                raise DataError(
+                    f"out of memory with one image of {w}x{h} px. Use a device with more memory, "
+                    "or a generator of smaller images"
+                ) from error
+            # Then one by one: in their last bits they may differ from those of a batch.
+            size = 1
+            continue
+        yield drawn[: latent.count - start]
+        start += size
+
+
+def at_once(architecture: GeneratorArchitecture) -> int:
+    """Images of a batch: always the same for an architecture."""
+    h, w = architecture.size
+    return max(1, min(BATCH, PIXELS // (h * w)))
 
 
 def check(model: Model, latent: Latents) -> None:
@@ -123,10 +158,10 @@ def generator_of(model: Model) -> GeneratorArchitecture:
     return architecture
 
 
-def _batch(latent: Latents, start: int, device: torch.device) -> Latents:
-    """Exactly ``BATCH`` from ``start`` on, filled up with zeros."""
-    part = latent.part(slice(start, start + BATCH))
-    missing = BATCH - part.count
+def _batch(latent: Latents, start: int, size: int, device: torch.device) -> Latents:
+    """Exactly ``size`` from ``start`` on, filled up with zeros."""
+    part = latent.part(slice(start, start + size))
+    missing = size - part.count
     values = torch.cat([part.values, part.values.new_zeros(missing, *part.values.shape[1:])])
     labels = None if part.labels is None else F.pad(part.labels, (0, missing)).to(device)
     return part.with_values(values.to(device), labels)
@@ -137,14 +172,14 @@ def _drawn(running: Running, latent: Latents, noise: Noise, start: int) -> Tenso
     if not isinstance(network, StyledNetwork):
         return network(latent.z, latent.labels)
     w = network.w_plus(latent.values, latent.labels) if latent.w is None else latent.w
-    return network.synthesis(w, noise, _PerImage(start))
+    return network.synthesis(w, noise, _PerImage(start, len(w)))
 
 
 class _PerImage:
     """Noise that depends on an image's number alone."""
 
-    def __init__(self, start: int) -> None:
-        self.randoms = [torch.Generator().manual_seed(start + i) for i in range(BATCH)]
+    def __init__(self, start: int, count: int) -> None:
+        self.randoms = [torch.Generator().manual_seed(start + i) for i in range(count)]
 
     def normal(self, count: int, /, *shape: int) -> Tensor:
         return torch.stack([torch.randn(shape, generator=r) for r in self.randoms[:count]])

@@ -93,7 +93,7 @@ def test_inpainting_networks_take_a_mask(monkeypatch):
 
 
 def traced(network, path):
-    """A TorchScript archive of a network within another module, as LaMa's authors publish theirs."""
+    """A TorchScript archive of a network within another module, as LaMa is published."""
 
     class Wrapped(torch.nn.Module):
         def __init__(self):

@@ -7,10 +7,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagen_nodes import checkpoint, generation, images
-from imagen_nodes.errors import CheckpointError
+from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.folders import shipped
 from imagen_nodes.latents import Latents, sample
 from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from imagen_nodes.networks.stylegan2 import StyleGAN2Generator
 
 WEIGHTS = "dcgan-cifar10.safetensors"
 WORKFLOW = {
@@ -57,6 +58,19 @@ def test_pixels_are_those_of_an_independent_generator(runner):
     assert (difference != 0).mean() < 1e-3
 
 
+def test_in_bfloat16_where_that_is_faster(runner, monkeypatch):
+    """Off by a few steps of 1/255 at most, and by less than one in the mean."""
+    wanted = runner.run(WORKFLOW)["images"]["image"]
+    monkeypatch.setattr("imagen_nodes.devices.is_fast_in_bfloat16", lambda device: True)
+    model = checkpoint.load(shipped("weights") / WEIGHTS)
+    with torch.inference_mode():
+        latents = generation.sample(model, 3, 5)
+        found = generation.generate(runner.host, model, latents)
+    difference = (found - wanted).abs()
+    assert 1e-4 < float(difference.max()) < 0.05
+    assert float(difference.mean()) < 1 / 255
+
+
 def test_seeds_mean_the_stylegan_tools_latents():
     latents = sample(3, 100, 2**32 - 2)
     for i, seed in enumerate((2**32 - 2, 2**32 - 1, 0)):
@@ -80,6 +94,38 @@ def model_of(architecture):
     network.initialise(torch.Generator().manual_seed(0))
     card = checkpoint.Card(title="x", architecture=architecture.model_dump(), task="generate")
     return checkpoint.Model("x.safetensors", card, architecture, network.eval())
+
+
+@pytest.mark.parametrize(("resolution", "wanted"), [(32, 8), (128, 8), (256, 2), (512, 1)])
+def test_fewer_large_images_at_once(resolution, wanted):
+    assert generation.at_once(StyleGAN2Generator(resolution=resolution)) == wanted
+
+
+def running_out(model, most):
+    """The sizes of the batches that are tried; more than ``most`` do not fit into memory."""
+    sizes = []
+
+    def forward(module, inputs):
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    model.network.register_forward_pre_hook(forward)
+    return sizes
+
+
+def test_out_of_memory_it_goes_on_one_by_one(runner):
+    model = model_of(DCGANGenerator(resolution=16, width=8))
+    latents = generation.sample(model, 0, 9)
+    with torch.inference_mode():
+        wanted = generation.generate(runner.host, model, latents)
+        sizes = running_out(model, 1)
+        found = generation.generate(runner.host, model, latents)
+    torch.testing.assert_close(found, wanted, atol=4e-3, rtol=0)
+    assert sizes == [8, *[1] * 9]
+    running_out(model, 0)
+    with pytest.raises(DataError, match="out of memory with one image of 16x16 px"):
+        generation.generate(runner.host, model, latents)
 
 
 def test_a_conditional_grey_generator(runner):

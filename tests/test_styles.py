@@ -20,12 +20,6 @@ STYLES = {**SMALL, "z_dim": 12, "w_dim": 8}
 HOST = LocalHost(device="cpu")
 
 
-@pytest.fixture(autouse=True)
-def in_float32(monkeypatch):
-    """On every processor: numbers are compared here."""
-    monkeypatch.setattr("imagen_nodes.devices.is_fast_in_bfloat16", lambda device: False)
-
-
 def model_of(architecture):
     network = architecture.build()
     network.initialise(torch.Generator().manual_seed(0))

@@ -50,7 +50,7 @@ class Drawing:
                 judging: Running | None = None
                 if self.judge is not None:
                     judging = stack.enter_context(self.host.running(self.judge))
-                for batch in generation.draw(running, latent):
+                for batch in generation.draw(running, self.architecture, latent):
                     yield batch, self._scores(judging, batch, number)
 
     def images(self, seeds: Sequence[int], number: int) -> Iterator[Tensor]:
@@ -58,7 +58,7 @@ class Drawing:
         for start in range(0, len(seeds), CHUNK):
             latent = self._latents(seeds[start : start + CHUNK], number)
             with self.host.running(self.model) as running:
-                for batch in generation.draw(running, latent):
+                for batch in generation.draw(running, self.architecture, latent):
                     yield from batch.split(1)
 
     def _latents(self, seeds: Sequence[int], number: int) -> Latents:

@@ -184,7 +184,8 @@ def has_card(path: Path) -> bool:
 
 
 def load(path: Path) -> Model:
-    """Read a checkpoint: its card, and its network with weights, on the CPU.
+    """Read a checkpoint: its card, and its network with weights, on the CPU. What a file keeps in
+    half precision to be small is float32 in the network.
 
     Raises:
         CheckpointError: as :func:`inspect`, or tensors that do not fit the card.
@@ -197,7 +198,9 @@ def load(path: Path) -> Model:
     with torch.device("meta"):
         network = architecture.build()
     _compare(path, header, network)
-    network.load_state_dict(load_file(path), strict=True, assign=True)
+    wanted = network.state_dict()
+    tensors = {name: tensor.to(wanted[name].dtype) for name, tensor in load_file(path).items()}
+    network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(False).eval()
     return Model(path.name, header.card, architecture, network)
 
@@ -210,15 +213,24 @@ def placed(model: Model, device: torch.device) -> Running:
     return Running(model.network, device)
 
 
-def save(path: Path, card: Card, network: nn.Module) -> None:
+def save(path: Path, card: Card, network: nn.Module, half: bool = False) -> None:
     """Write a checkpoint, atomically: ``path`` holds the old file or the whole new one.
+
+    Args:
+        half: keep what is float32 as float16.
 
     Raises:
         StorageError: the file cannot be written (a full disk, no permission).
     """
+    import torch
     from safetensors.torch import save as to_bytes
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        tensors = {
+            name: tensor.half() if tensor.dtype == torch.float32 else tensor
+            for name, tensor in tensors.items()
+        }
     write_atomically(path, to_bytes(tensors, _metadata(card)))
 
 
@@ -266,7 +278,7 @@ def _compare(path: Path, header: Header, network: nn.Module) -> None:
     lines += [
         f"{name}: is {_text(header.tensors[name])}, expected {_text(wanted[name])}"
         for name in wanted.keys() & header.tensors
-        if header.tensors[name] != wanted[name]
+        if not _holds(header.tensors[name], wanted[name])
     ]
     if lines:
         shown = sorted(lines)[:8]
@@ -277,6 +289,12 @@ def _compare(path: Path, header: Header, network: nn.Module) -> None:
             + "\n".join(shown)
             + more
         )
+
+
+def _holds(found: TensorInfo, wanted: TensorInfo) -> bool:
+    """Whether it is what is wanted, or that in half precision."""
+    smaller = found.dtype in ("F16", "BF16") and wanted.dtype == "F32"
+    return found.shape == wanted.shape and (found.dtype == wanted.dtype or smaller)
 
 
 def _text(info: TensorInfo) -> str:

@@ -121,6 +121,19 @@ def test_round_trip(architecture: type[Architecture], tmp_path: Path) -> None:
         assert torch.equal(weights[name], value), name
 
 
+def test_half_precision_in_the_file_is_float32_in_the_network(tmp_path: Path) -> None:
+    built, paths = SMALL.build(), [tmp_path / f"{name}.safetensors" for name in ("whole", "half")]
+    built.initialise(torch.Generator().manual_seed(0))
+    for half, path in enumerate(paths):
+        checkpoint.save(path, card(), built, half=bool(half))
+    assert paths[1].stat().st_size < 0.6 * paths[0].stat().st_size
+    found = checkpoint.load(paths[1]).network.state_dict()
+    for name, value in built.state_dict().items():
+        wanted = value.half().float() if value.dtype == torch.float32 else value
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], wanted), name
+
+
 def test_the_whole_card_comes_back(tmp_path: Path) -> None:
     training = Training(
         recipe={"name": "x", "batch": 64, "optimiser": {"lr": 2e-4}},
@@ -195,6 +208,13 @@ def test_kinds_are_a_file_format() -> None:
         "stylegan2-generator",
         "stylegan2-discriminator",
         "convolution-stack-generator",
+        "gated-inpainting",
+        "adain",
+        "vgg-features",
+        "unet-generator",
+        "resnet-generator",
+        "animegan-generator",
+        "patch-heads",
         "stylegan3-generator",
     ]
 

@@ -45,10 +45,7 @@ class GatedInpainting(Architecture):
     """Channels of the finest maps; doubled by each halving of the size."""
     levels: Annotated[int, Field(ge=1, le=4)] = 2
     """Halvings of the size."""
-    dilations: Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=32)] = (
-        *(1, 2, 4, 8),
-        *(16, 1),
-    )
+    dilations: Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=32)] = (2, 4, 8, 16)
     """Of the trunk's convolutions, in pixels of its maps."""
     unshuffle: Annotated[int, Field(ge=1, le=4)] = 2
     """Pictures go in and come out as blocks of so many px in channels."""

@@ -24,11 +24,15 @@ from imagen_nodes.networks.biggan import BigGANDiscriminator, BigGANGenerator
 from imagen_nodes.networks.biggan_deep import BigGANDeepDiscriminator, BigGANDeepGenerator
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from imagen_nodes.networks.gated import GatedInpainting
 from imagen_nodes.networks.patch import PatchDiscriminator
 from imagen_nodes.networks.r3gan import R3GANDiscriminator, R3GANGenerator
+from imagen_nodes.networks.resnet_generator import ResNetGenerator
 from imagen_nodes.networks.sngan import SNGANDiscriminator, SNGANGenerator
 from imagen_nodes.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+from imagen_nodes.networks.stylegan3 import StyleGAN3Generator
 from imagen_nodes.networks.unet_discriminator import UNetDiscriminator
+from imagen_nodes.networks.unet_generator import UNetGenerator
 
 SMALL = DCGANGenerator(resolution=16, width=8, z_dim=8)
 # What makes an architecture small, and gives it all of its parts; none: it is as it is.
@@ -51,6 +55,10 @@ FIELDS = {
     BigGANDeepDiscriminator: BIGGAN,
     StyleGAN2Generator: STYLEGAN2,
     StyleGAN2Discriminator: STYLEGAN2,
+    StyleGAN3Generator: STYLEGAN2,
+    GatedInpainting: {"width": 8},
+    UNetGenerator: {"width": 8},
+    ResNetGenerator: {"width": 8},
     R3GANDiscriminator: {"widths": (32, 16, 16, 16), "classes": 3, "class_dim": 8},
 }
 

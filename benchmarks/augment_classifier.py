@@ -152,7 +152,8 @@ def draw(model: Model, settings: Settings, seed: int, k: int) -> Pixels:
     latent = latents.sample(count, a.z_dim, 1_000_000 * seed + count * k)
     latent = latent.with_labels(torch.full((count,), k))
     with torch.inference_mode(), LocalHost(device="cpu").running(model) as running:
-        return np.concatenate([pixels_of(part) for part in generation.draw(running, latent)])
+        parts = [pixels_of(part) for part in generation.draw(running, a, latent)]
+    return np.concatenate(parts)
 
 
 def features_in(space: FeatureSpace, pixels: Pixels) -> Tensor:
@@ -274,7 +275,8 @@ def plot(
     names = [f"{p:g}%" for p in shares]
     axes.set_xticks(range(len(shares)), names)
     axes.set(xlabel="share of CIFAR-10's training set", ylabel="test accuracy, %")
-    axes.legend()
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
+    axes.legend(loc="upper left")
     axes.grid(axis="y", alpha=0.3)
     figure.savefig(path)
 

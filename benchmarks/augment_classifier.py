@@ -2,12 +2,13 @@
 
     python benchmarks/augment_classifier.py CIFAR10-TRAIN CIFAR10-TEST WEIGHTS
         [--shares 1 5 10] [--seeds 3] [--steps 750] [--per-class 250] [--oversample 1.5]
-        [--results FILE.json] [--plot FILE.svg]
+        [--unfiltered] [--results FILE.json] [--plot FILE.svg]
 
 Both data sets are what the trainer's --data takes. For each seed: a share of the training pictures
 of every class (the smaller shares lie in the larger ones), and the same classifier trained on it
 for the same number of steps, without and with generated pictures. Those are drawn, scored and
 filtered against that share as `imagen-nodes augment` does; half of each batch is generated then.
+--unfiltered adds a third way: the first that are drawn, as many, whatever they look like.
 Batches of both are flipped and shifted by up to 4 px. The classifier (0.14 million values, float32)
 is that of the last step; accuracy is taken on the whole test set. Finished runs in --results are
 not run again.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -41,7 +43,7 @@ from imagen_nodes.training.data import Dataset, open_data
 Pixels = NDArray[np.uint8]
 BATCH, RATE, DECAY, SHIFT = 64, 0.1, 5e-4, 4
 LAYERS = ((16, 1), (32, 2), (64, 2), (64, 1), (128, 2))
-ARMS = ("without", "with")
+ARMS = ("without", "with", "unfiltered")
 
 
 def main() -> None:
@@ -54,34 +56,36 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=750)
     parser.add_argument("--per-class", type=int, default=250)
     parser.add_argument("--oversample", type=float, default=1.5)
+    parser.add_argument("--unfiltered", action="store_true")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     model = checkpoint.load(args.weights)
     train, test = (open_data(path, 32, 3) for path in (args.train, args.test))
     settings = Settings(per_class=args.per_class, oversample=args.oversample)
+    arms = ARMS if args.unfiltered else ARMS[:2]
     found: dict[str, float] = {}
     if args.results and args.results.exists():
         found = json.loads(args.results.read_text())
     for seed in range(args.seeds):
         share: Shares | None = None
         for percent in args.shares:
-            for arm in ARMS:
+            for arm in arms:
                 name = f"{percent:g}% {arm} {seed}"
                 if name in found:
                     continue
                 start = time.perf_counter()
                 share = share or Shares(train, model, settings, seed, max(args.shares))
                 real = share.real(percent)
-                fake = share.generated(percent) if arm == "with" else None
+                fake = None if arm == "without" else share.generated(percent, arm == "with")
                 found[name] = trained(real, fake, test, args.steps, seed)
                 seconds = time.perf_counter() - start
                 print(f"{name}: {found[name]:.2%}, {seconds:.0f} s", flush=True)
                 if args.results:
                     args.results.write_text(json.dumps(found, indent=1))
-    print(table(found, args.shares, args.seeds))
+    print(table(found, arms, args.shares, args.seeds))
     if args.plot:
-        plot(found, args.shares, args.seeds, args.plot)
+        plot(found, arms, args.shares, args.seeds, args.plot)
 
 
 class Shares:
@@ -97,14 +101,16 @@ class Shares:
             random.permutation(np.flatnonzero(train.labels == k)) for k in range(self.classes)
         ]
         self.images = train.images
+        self.drawn = [draw(model, settings, seed, k) for k in range(self.classes)]
+        self.largest = largest
+
+    @cached_property
+    def features(self) -> tuple[list[Tensor], list[Tensor]]:
+        """By class, of the largest share's pictures and of those that are drawn."""
         space = mobilenet(torch.device("cpu"))
-        self.known = [
-            features(space, self.images[order[: self._count(order, largest)]])
-            for order in self.order
-        ]
-        drawn = [draw(model, settings, seed, k) for k in range(self.classes)]
-        self.drawn = drawn
-        self.judged = [features(space, pixels) for pixels in drawn]
+        parts = [self.images[order[: self._count(order, self.largest)]] for order in self.order]
+        real, fake = ([features_in(space, part) for part in side] for side in (parts, self.drawn))
+        return real, fake
 
     def _count(self, order: NDArray[np.int64], percent: float) -> int:
         return round(len(order) * percent / 100)
@@ -115,12 +121,15 @@ class Shares:
         labels = np.repeat(np.arange(self.classes), [len(part) for part in parts])
         return self.images[np.concatenate(parts)], labels
 
-    def generated(self, percent: float) -> tuple[Pixels, NDArray[np.int64]]:
-        """Those that `imagen-nodes augment` would keep with that share."""
+    def generated(self, percent: float, filtered: bool) -> tuple[Pixels, NDArray[np.int64]]:
+        """Those that `imagen-nodes augment` would keep with that share; or the first."""
         s, kept = self.settings, []
         for k, order in enumerate(self.order):
-            real = Real.of(self.known[k][: self._count(order, percent)])
-            fake = self.judged[k]
+            if not filtered:
+                kept.append(self.drawn[k][: s.per_class])
+                continue
+            known, fake = (side[k] for side in self.features)
+            real = Real.of(known[: self._count(order, percent)])
             picked = pick(
                 fake / real.usual,
                 real.realism(fake),
@@ -143,10 +152,11 @@ def draw(model: Model, settings: Settings, seed: int, k: int) -> Pixels:
     latent = latents.sample(count, a.z_dim, 1_000_000 * seed + count * k)
     latent = latent.with_labels(torch.full((count,), k))
     with torch.inference_mode(), LocalHost(device="cpu").running(model) as running:
-        return np.concatenate([pixels_of(part) for part in generation.draw(running, latent)])
+        parts = [pixels_of(part) for part in generation.draw(running, a, latent)]
+    return np.concatenate(parts)
 
 
-def features(space: FeatureSpace, pixels: Pixels) -> Tensor:
+def features_in(space: FeatureSpace, pixels: Pixels) -> Tensor:
     parts = range(0, len(pixels), 50)
     return torch.cat([features_of(space, np.asarray(pixels[i : i + 50])) for i in parts])
 
@@ -221,16 +231,16 @@ def changed(x: Tensor, random: torch.Generator) -> Tensor:
     return torch.stack(cut).contiguous(memory_format=torch.channels_last)
 
 
-def table(found: dict[str, float], shares: list[float], seeds: int) -> str:
-    """Markdown: accuracy in percent, mean and standard deviation over the seeds."""
-    lines = ["| share | without | with generated | difference |", "|---|---|---|---|"]
+def table(found: dict[str, float], arms: tuple[str, ...], shares: list[float], seeds: int) -> str:
+    """Markdown: accuracy in percent, mean and standard deviation over the seeds; and the same of
+    the gain over the first way."""
+    gains = [f"{arm}, gain" for arm in arms[1:]]
+    lines = [f"| share | {' | '.join([*arms, *gains])} |", "|---" * (2 * len(arms)) + "|"]
     for percent in shares:
-        without, other = (
-            [100 * found[f"{percent:g}% {a} {i}"] for i in range(seeds)] for a in ARMS
-        )
-        gains = [b - a for a, b in zip(without, other, strict=True)]
-        cells = [f"{fmean(v):.1f} ± {spread(v):.1f}" for v in (without, other)]
-        cells.append(f"{fmean(gains):+.1f} ± {spread(gains):.1f}")
+        runs = [[100 * found[f"{percent:g}% {a} {i}"] for i in range(seeds)] for a in arms]
+        gained = [[b - a for a, b in zip(runs[0], run, strict=True)] for run in runs[1:]]
+        cells = [f"{fmean(run):.1f} ± {spread(run):.1f}" for run in runs]
+        cells += [f"{fmean(run):+.1f} ± {spread(run):.1f}" for run in gained]
         lines.append(f"| {percent:g}% | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -239,24 +249,34 @@ def spread(values: list[float]) -> float:
     return stdev(values) if len(values) > 1 else 0.0
 
 
-def plot(found: dict[str, float], shares: list[float], seeds: int, path: Path) -> None:
+def plot(
+    found: dict[str, float],
+    arms: tuple[str, ...],
+    shares: list[float],
+    seeds: int,
+    path: Path,
+) -> None:
     """Bars of the means, with standard deviations and the runs themselves."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    for number, arm in enumerate(ARMS):
+    width = 0.75 / len(arms)
+    for number, arm in enumerate(arms):
         values = [[100 * found[f"{p:g}% {arm} {i}"] for i in range(seeds)] for p in shares]
-        places = np.arange(len(shares)) + (number - 0.5) * 0.36
+        places = np.arange(len(shares)) + (number - (len(arms) - 1) / 2) * width
         means, errors = [fmean(v) for v in values], [spread(v) for v in values]
-        label = f"{arm} generated pictures"
-        axes.bar(places, means, 0.34, yerr=errors, capsize=4, color=f"C{number}", label=label)
+        label = "generated, unfiltered" if arm == "unfiltered" else f"{arm} generated pictures"
+        axes.bar(
+            places, means, width * 0.94, yerr=errors, capsize=4, color=f"C{number}", label=label
+        )
         for place, runs in zip(places, values, strict=True):
             axes.plot([place] * len(runs), runs, "k.", markersize=4)
     names = [f"{p:g}%" for p in shares]
     axes.set_xticks(range(len(shares)), names)
     axes.set(xlabel="share of CIFAR-10's training set", ylabel="test accuracy, %")
-    axes.legend()
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
+    axes.legend(loc="upper left")
     axes.grid(axis="y", alpha=0.3)
     figure.savefig(path)
 

@@ -224,6 +224,8 @@ def test_kinds_are_a_file_format() -> None:
         "animegan-generator",
         "patch-heads",
         "stylegan3-generator",
+        "lucid-stylegan2-generator",
+        "lightweight-generator",
     ]
 
 

@@ -11,6 +11,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from ..networks.lucid_stylegan2 import LucidStyleGAN2Generator
 from ..networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .candidates import Candidate, arguments_of
 from .imported import Imported, Names, Other
@@ -18,6 +19,7 @@ from .imported import Imported, Names, Other
 if TYPE_CHECKING:
     from torch import Tensor
 
+Styled = StyleGAN2Generator | LucidStyleGAN2Generator
 # Draws of z that w's average is taken over, where the file has none, as rosinality's code does.
 DRAWS = 10_000
 
@@ -258,12 +260,13 @@ def rosinality_generator(candidate: Candidate) -> Imported:
     if average is not None and hasattr(average, "tensor"):
         state["w_avg"] = average.tensor().float().flatten()
     else:
-        state["w_avg"] = _average(architecture, state)
+        state["w_avg"] = average_of_w(architecture, state)
         notes = (f"it has no average of w, so that of {DRAWS:,} draws is taken",)
     return Imported(architecture, state, notes=notes)
 
 
-def _average(architecture: StyleGAN2Generator, state: dict[str, Tensor]) -> Tensor:
+def average_of_w(architecture: Styled, state: dict[str, Tensor]) -> Tensor:
+    """Over ``DRAWS`` latents, by the mapping network's part of ``state``."""
     import torch
 
     network = architecture.build().mapping

@@ -6,17 +6,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from . import images, latents
-from .checkpoint import Model
+from .checkpoint import Model, Running
 from .errors import CheckpointError, DataError
+from .generation import PIXELS
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import DiscriminatorArchitecture
 
-# Pictures are judged this many at a time, always: what compares the pictures of a batch must see as
-# many as in training, or nearly.
-BATCH = 8
+# Pictures are judged this many at a time, or fewer of large ones, and always as many: what compares
+# the pictures of a batch must see as many as in training, or nearly.
+BATCH, FEWEST = 8, 4
 
 
 def best(
@@ -39,9 +41,10 @@ def scores(
 ) -> Tensor:
     """``[b]`` in 0..1: how real each picture of IMAGE, resized to the discriminator's size, seems
     to it. Of one trained with cross-entropy, its estimate of the probability that the picture is
-    real; of one trained with squared error, what it has learned to give 1 for real ones; of others
-    the order alone has a meaning. Where it compares pictures (minibatch standard deviation), the
-    score depends a little on what else is in the batch.
+    real (and of its class, where it has an auxiliary classifier); with squared error, what it has
+    learned to give 1 for real ones; of others the order alone has a meaning. Where it compares
+    pictures (minibatch standard deviation), the score depends a little on what else is in the
+    batch.
 
     Args:
         label: classes of the pictures, in turns, where the discriminator judges them: see
@@ -63,15 +66,33 @@ def scores(
     labels = _labels(model, a.classes, len(x), label, latent) if a.classes else None
     parts: list[Tensor] = []
     with host.running(model) as running, torch.inference_mode():
-        for start in range(0, len(x), BATCH):
+        size = max(FEWEST, min(BATCH, PIXELS // (x.shape[2] * x.shape[3])))
+        for start in range(0, len(x), size):
             # Filled up with the first ones.
-            index = torch.arange(start, start + BATCH) % len(x)
-            given = None if labels is None else labels[index].to(running.device)
-            logits = running.network(x[index].to(running.device), given).float().cpu()
-            parts.append(logits if logits.ndim == 1 else logits.mean(1))
-            host.progress(min(start + BATCH, len(x)), len(x))
-    logits = torch.cat(parts)[: len(x)]
-    return logits.clamp(0, 1) if _squares(model) else logits.sigmoid()
+            index = torch.arange(start, start + size) % len(x)
+            parts.append(judge(running, a, x[index], None if labels is None else labels[index]))
+            host.progress(min(start + size, len(x)), len(x))
+    found = torch.cat(parts)[: len(x)]
+    if a.classifies:
+        return found.exp()
+    return found.clamp(0, 1) if _squares(model) else found.sigmoid()
+
+
+def judge(
+    running: Running, architecture: DiscriminatorArchitecture, x: Tensor, labels: Tensor | None
+) -> Tensor:
+    """``[b]``: how real a discriminator finds images ``[b c h w]`` of the classes ``labels [b]``:
+    its logit, the mean where there are several. One that classifies: the logarithms of its
+    probabilities of real and of the class."""
+    x, network = x.to(running.device), running.network
+    labels = None if labels is None else labels.to(running.device)
+    if architecture.classifies:
+        assert labels is not None
+        logits, classes = network.classify(x)  # pyright: ignore[reportCallIssue]
+        of_class = classes.float().log_softmax(1).gather(1, labels[:, None])[:, 0]
+        return (F.logsigmoid(logits.float()) + of_class).cpu()
+    logits = network(x, labels).float().cpu()
+    return logits.flatten(1).mean(1) if logits.ndim > 1 else logits
 
 
 def discriminator_of(model: Model) -> DiscriminatorArchitecture:

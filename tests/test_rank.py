@@ -25,11 +25,6 @@ HOST = LocalHost(device="cpu")
 PLAIN = DCGANDiscriminator(resolution=16, width=8, norm="none")
 
 
-@pytest.fixture(autouse=True)
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagen_nodes.devices.is_fast_in_bfloat16", lambda device: False)
-
-
 def model_of(architecture: Architecture, loss: str = "") -> Model:
     network = architecture.build()
     network.initialise(torch.Generator().manual_seed(0))
@@ -102,6 +97,16 @@ def test_other_sizes_and_channels(channels: int) -> None:
     with torch.inference_mode():
         wanted = model.network(x.permute(0, 3, 1, 2) * 2 - 1).sigmoid()
     torch.testing.assert_close(ranking.scores(HOST, model, given), wanted)
+
+
+def test_an_auxiliary_classifier_is_asked_too() -> None:
+    """The score is the probability of real and of the class."""
+    a = PLAIN.model_copy(update={"classes": 3, "conditioning": "auxiliary"})
+    model, given = model_of(a), pictures(2)
+    with torch.inference_mode():
+        logits, classes = model.network.classify(given.permute(0, 3, 1, 2) * 2 - 1)
+    wanted = logits.sigmoid() * classes.softmax(1)[[0, 1], [1, 2]]
+    torch.testing.assert_close(ranking.scores(HOST, model, given, "1, 2"), wanted)
 
 
 def test_of_several_scales_the_mean() -> None:

@@ -546,16 +546,22 @@ class Network:
         return self.state
 
 
-@pytest.mark.parametrize("residual", [False, True])
-def test_nvidias_tensorflow_pickles(place: Path, residual: bool) -> None:
+@pytest.mark.parametrize(
+    ("residual", "classes", "clamp"), [(False, 0, None), (True, 0, None), (True, 3, 0.8)]
+)
+def test_nvidias_tensorflow_pickles(
+    place: Path, residual: bool, classes: int, clamp: float | None
+) -> None:
     r = random(11)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=r)
 
     mapping = {}
-    for i, inputs in enumerate((8, 10)):
+    for i, inputs in enumerate((8 + 10 * bool(classes), 10)):
         mapping |= {f"Dense{i}/weight": drawn(inputs, 10), f"Dense{i}/bias": drawn(10)}
+    if classes:
+        mapping |= {"LabelEmbed/weight": drawn(classes, 10), "LabelEmbed/bias": drawn(10)}
     synthesis = {"4x4/Const/const": drawn(1, 12, 4, 4), "lod": drawn()}
     number = 0
     for side, width in WIDTHS.items():
@@ -580,18 +586,38 @@ def test_nvidias_tensorflow_pickles(place: Path, residual: bool) -> None:
     whole = Network(
         {"dlatent_avg": drawn(10)}, mapping=Network(mapping), synthesis=Network(synthesis)
     )
+    whole.state["static_kwargs"] = {"label_size": classes, "conv_clamp": clamp}
     content = pickle.dumps((None, None, whole), protocol=2)
     name = f"c{Network.__module__}\nNetwork\n".encode()
     assert name in content
     Path("theirs.pkl").write_bytes(content.replace(name, b"cdnnlib.tflib.network\nNetwork\n"))
     ours = imported(file="theirs.pkl")
-    z = drawn(2, 8)
-    close(ours(z), tensorflow(mapping, synthesis, z))
+    z, labels = drawn(2, 8), torch.tensor([2, 0]) if classes else None
+    close(ours(z, labels), tensorflow(mapping, synthesis, z, labels, clamp))
+    name = "mapping/LabelConcat/weight"
+    whole.state["variables"].append((name, drawn(3, 8).numpy()))
+    content = pickle.dumps((None, None, whole), protocol=2)
+    name = f"c{Network.__module__}\nNetwork\n".encode()
+    Path("theirs.pkl").write_bytes(content.replace(name, b"cdnnlib.tflib.network\nNetwork\n"))
+    assert main(["import", "theirs.pkl", "-o", "ours.safetensors"]) == 1
 
 
-def tensorflow(mapping: dict[str, Tensor], w: dict[str, Tensor], z: Tensor) -> Tensor:
-    """The first release's operations: matrices [in out], kernels [h w in out]."""
+def tensorflow(
+    mapping: dict[str, Tensor],
+    w: dict[str, Tensor],
+    z: Tensor,
+    labels: Tensor | None = None,
+    clamp: float | None = None,
+) -> Tensor:
+    """The first releases' operations: matrices [in out], kernels [h w in out]."""
     v = normalised(z)
+    if labels is not None:
+        embed = mapping["LabelEmbed/weight"] / math.sqrt(3)
+        v = torch.cat([v, normalised(embed[labels] + mapping["LabelEmbed/bias"])], 1)
+
+    def clamped(x: Tensor, gain: float = 1.0) -> Tensor:
+        return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+
     for i in (0, 1):
         weight = mapping[f"Dense{i}/weight"]
         x = v @ (weight * 0.01 / math.sqrt(len(weight))) + mapping[f"Dense{i}/bias"] * 0.01
@@ -630,11 +656,12 @@ def tensorflow(mapping: dict[str, Tensor], w: dict[str, Tensor], z: Tensor) -> T
             x = modulated_tf(x, name, conv == "Conv0_up", True)
             x = x + w[f"noise{number}"] * w[f"{name}/noise_strength"]
             x = F.leaky_relu(x + w[f"{name}/bias"][:, None, None], 0.2) * math.sqrt(2)
+            x = clamped(x)
             number += 1
         x = x if past is None else (x + past) * math.sqrt(0.5)
         if f"{side}x{side}/ToRGB/weight" in w:
             own = modulated_tf(x, f"{side}x{side}/ToRGB", False, False)
-            own = own + w[f"{side}x{side}/ToRGB/bias"][:, None, None]
+            own = clamped(own + w[f"{side}x{side}/ToRGB/bias"][:, None, None])
             image = own if image is None else resampled(image, 2, (2, 1), 4.0) + own
     assert image is not None
     return image

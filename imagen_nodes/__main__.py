@@ -153,6 +153,13 @@ def train(args: argparse.Namespace) -> int:
     return cli.main(args)
 
 
+def export(args: argparse.Namespace) -> int:
+    """Write another network of a training than its snapshots hold: the discriminator."""
+    from .training import export
+
+    return export.main(args)
+
+
 def report(args: argparse.Namespace) -> int:
     """Show how a training went, or compare several, as a page."""
     from .evaluation import report_cli
@@ -167,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     from .evaluation import report_cli
     from .importers import cli as importers
     from .training import cli as training
+    from .training import export as exporting
     from .training.data import cli as survey
 
     parser = argparse.ArgumentParser("imagen-nodes", description="GANs as nodes.")
@@ -219,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     survey.add_arguments(add(data))
     augmentation.add_arguments(add(augment))
     training.add_arguments(add(train))
+    exporting.add_arguments(add(export))
     report_cli.add_arguments(add(report))
     return parser
 

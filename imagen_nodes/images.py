@@ -46,6 +46,17 @@ def from_range(images: Tensor, value_range: tuple[float, float]) -> Tensor:
     return (images if value_range == (0, 1) else (images - low) / (high - low)).clamp(0, 1)
 
 
+def for_network(images: Tensor, channels: int) -> Tensor:
+    """IMAGE -> ``[b channels h w]`` in -1..1: grey is the mean of the colours, and where alpha is
+    wanted and there is none, it is 1."""
+    x = to_range(images.movedim(3, 1), (-1.0, 1.0))
+    if channels == 1:
+        return x[:, :3].mean(1, keepdim=True)
+    if channels == 4 and x.shape[1] == 3:
+        return torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    return x[:, :channels]
+
+
 def resized(images: Tensor, size: tuple[int, int], method: str) -> Tensor:
     """IMAGE at another ``size`` (h, w), px, averaged where that is smaller, clamped. ``lanczos`` is
     Pillow's in float32, ``bicubic`` torch's."""

@@ -135,14 +135,8 @@ def _targets(a: GeneratorArchitecture, image: Tensor, mask: Tensor | None) -> tu
         raise DataError("the batch holds no picture")
     if not torch.isfinite(image).all():
         raise DataError("a picture holds NaN or infinity. Look at the node that made it")
-    image = images.resized(image.float().cpu(), a.size, "bicubic")
-    target = images.to_range(image.movedim(3, 1), (-1.0, 1.0))
-    if a.channels == 1:
-        target = target[:, :3].mean(1, keepdim=True)
-    elif a.channels == 4 and target.shape[1] == 3:
-        target = torch.cat([target, torch.ones_like(target[:, :1])], 1)
-    else:
-        target = target[:, : a.channels]
+    resized = images.resized(image.float().cpu(), a.size, "bicubic")
+    target = images.for_network(resized, a.channels)
     if mask is None:
         return target, torch.ones_like(target[:, :1])
     weight = 1 - images.fitted_mask(mask, len(image), a.size)[:, None]

@@ -9,6 +9,7 @@ from .generate import Generate, ImageGrid
 from .inpaint import Inpaint
 from .invert import InpaintByInversion, Invert
 from .latents import ClassLabels, InterpolateLatents, LoadLatents, SampleNoise, SaveLatents
+from .rank import RankByDiscriminator
 from .style_transfer import StyleTransfer
 from .styles import EditLatents, FindDirections, MixStyles, Truncate
 from .super_resolve import SuperResolve
@@ -28,6 +29,7 @@ NODES: tuple[type[Node], ...] = (
     LoadLatents,
     Generate,
     ImageGrid,
+    RankByDiscriminator,
     SuperResolve,
     Denoise,
     Inpaint,

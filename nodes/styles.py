@@ -24,7 +24,7 @@ class Found(NamedTuple):
 class Truncate(Node):
     """Move latents towards the average of all, for likelier and less varied images.
 
-    For generators with styles (StyleGAN2); what it gives is w.
+    For generators with styles (StyleGAN2 and 3); what it gives is w.
     """
 
     id = "ImagenTruncate"

@@ -25,6 +25,8 @@ from imagen_nodes.networks.biggan_deep import BigGANDeepDiscriminator, BigGANDee
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from imagen_nodes.networks.gated import GatedInpainting
+from imagen_nodes.networks.lightweight import LightweightGenerator
+from imagen_nodes.networks.lucid_stylegan2 import LucidStyleGAN2Generator
 from imagen_nodes.networks.patch import PatchDiscriminator
 from imagen_nodes.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from imagen_nodes.networks.resnet_generator import ResNetGenerator
@@ -60,6 +62,8 @@ FIELDS = {
     UNetGenerator: {"width": 8},
     ResNetGenerator: {"width": 8},
     R3GANDiscriminator: {"widths": (32, 16, 16, 16), "classes": 3, "class_dim": 8},
+    LucidStyleGAN2Generator: {"resolution": 16, "z_dim": 8, "width": 4, "attention": (8,)},
+    LightweightGenerator: {"resolution": 128, "z_dim": 8, "width_max": 16, "attention": (16,)},
 }
 
 
@@ -224,6 +228,8 @@ def test_kinds_are_a_file_format() -> None:
         "animegan-generator",
         "patch-heads",
         "stylegan3-generator",
+        "lucid-stylegan2-generator",
+        "lightweight-generator",
     ]
 
 

@@ -9,6 +9,7 @@ import pickle
 import re
 import sys
 import types
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -545,16 +546,22 @@ class Network:
         return self.state
 
 
-@pytest.mark.parametrize("residual", [False, True])
-def test_nvidias_tensorflow_pickles(place: Path, residual: bool) -> None:
+@pytest.mark.parametrize(
+    ("residual", "classes", "clamp"), [(False, 0, None), (True, 0, None), (True, 3, 0.8)]
+)
+def test_nvidias_tensorflow_pickles(
+    place: Path, residual: bool, classes: int, clamp: float | None
+) -> None:
     r = random(11)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=r)
 
     mapping = {}
-    for i, inputs in enumerate((8, 10)):
+    for i, inputs in enumerate((8 + 10 * bool(classes), 10)):
         mapping |= {f"Dense{i}/weight": drawn(inputs, 10), f"Dense{i}/bias": drawn(10)}
+    if classes:
+        mapping |= {"LabelEmbed/weight": drawn(classes, 10), "LabelEmbed/bias": drawn(10)}
     synthesis = {"4x4/Const/const": drawn(1, 12, 4, 4), "lod": drawn()}
     number = 0
     for side, width in WIDTHS.items():
@@ -579,18 +586,38 @@ def test_nvidias_tensorflow_pickles(place: Path, residual: bool) -> None:
     whole = Network(
         {"dlatent_avg": drawn(10)}, mapping=Network(mapping), synthesis=Network(synthesis)
     )
+    whole.state["static_kwargs"] = {"label_size": classes, "conv_clamp": clamp}
     content = pickle.dumps((None, None, whole), protocol=2)
     name = f"c{Network.__module__}\nNetwork\n".encode()
     assert name in content
     Path("theirs.pkl").write_bytes(content.replace(name, b"cdnnlib.tflib.network\nNetwork\n"))
     ours = imported(file="theirs.pkl")
-    z = drawn(2, 8)
-    close(ours(z), tensorflow(mapping, synthesis, z))
+    z, labels = drawn(2, 8), torch.tensor([2, 0]) if classes else None
+    close(ours(z, labels), tensorflow(mapping, synthesis, z, labels, clamp))
+    name = "mapping/LabelConcat/weight"
+    whole.state["variables"].append((name, drawn(3, 8).numpy()))
+    content = pickle.dumps((None, None, whole), protocol=2)
+    name = f"c{Network.__module__}\nNetwork\n".encode()
+    Path("theirs.pkl").write_bytes(content.replace(name, b"cdnnlib.tflib.network\nNetwork\n"))
+    assert main(["import", "theirs.pkl", "-o", "ours.safetensors"]) == 1
 
 
-def tensorflow(mapping: dict[str, Tensor], w: dict[str, Tensor], z: Tensor) -> Tensor:
-    """The first release's operations: matrices [in out], kernels [h w in out]."""
+def tensorflow(
+    mapping: dict[str, Tensor],
+    w: dict[str, Tensor],
+    z: Tensor,
+    labels: Tensor | None = None,
+    clamp: float | None = None,
+) -> Tensor:
+    """The first releases' operations: matrices [in out], kernels [h w in out]."""
     v = normalised(z)
+    if labels is not None:
+        embed = mapping["LabelEmbed/weight"] / math.sqrt(3)
+        v = torch.cat([v, normalised(embed[labels] + mapping["LabelEmbed/bias"])], 1)
+
+    def clamped(x: Tensor, gain: float = 1.0) -> Tensor:
+        return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+
     for i in (0, 1):
         weight = mapping[f"Dense{i}/weight"]
         x = v @ (weight * 0.01 / math.sqrt(len(weight))) + mapping[f"Dense{i}/bias"] * 0.01
@@ -629,11 +656,12 @@ def tensorflow(mapping: dict[str, Tensor], w: dict[str, Tensor], z: Tensor) -> T
             x = modulated_tf(x, name, conv == "Conv0_up", True)
             x = x + w[f"noise{number}"] * w[f"{name}/noise_strength"]
             x = F.leaky_relu(x + w[f"{name}/bias"][:, None, None], 0.2) * math.sqrt(2)
+            x = clamped(x)
             number += 1
         x = x if past is None else (x + past) * math.sqrt(0.5)
         if f"{side}x{side}/ToRGB/weight" in w:
             own = modulated_tf(x, f"{side}x{side}/ToRGB", False, False)
-            own = own + w[f"{side}x{side}/ToRGB/bias"][:, None, None]
+            own = clamped(own + w[f"{side}x{side}/ToRGB/bias"][:, None, None])
             image = own if image is None else resampled(image, 2, (2, 1), 4.0) + own
     assert image is not None
     return image
@@ -1201,3 +1229,349 @@ def test_adain_takes_two_files(place: Path, capsys: pytest.CaptureFixture[str]) 
         assert main(["import", file, "-o", "ours.safetensors", *options]) == 1
         assert re.search(text, capsys.readouterr().err)
     assert not Path("ours.safetensors").exists()
+
+
+class MimicrySN(SN0):
+    """mimicry's spectral norm: BigGAN-PyTorch's under other names."""
+
+    def __init__(self, kind: type, *sizes: int, **options: Any) -> None:
+        super().__init__(kind, *sizes, **options)
+        self.register_buffer("sn_u", self._buffers.pop("u0"))
+        self.register_buffer("sn_sigma", self._buffers.pop("sv0"))
+
+    @property
+    def u0(self) -> Tensor:
+        return self.sn_u
+
+
+class MimicrySAGAN(Mimicry):
+    """32 px, attention at 16."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.l1 = MimicrySN(nn.Linear, 6, 16 * 32)
+        self.block3 = MimicryBlock(32, 16, 3)
+        for block, (a, b) in (
+            (self.block2, (32, 32)), (self.block3, (32, 16)), (self.block4, (16, 8))
+        ):  # fmt: skip
+            block.c1 = MimicrySN(nn.Conv2d, a, b, 3, 1, 1)
+            block.c2 = MimicrySN(nn.Conv2d, b, b, 3, 1, 1)
+            block.c_sc = MimicrySN(nn.Conv2d, a, b, 1)
+        self.c5 = MimicrySN(nn.Conv2d, 8, 3, 3, 1, 1)
+        self.attn_block = Attention(16, ("theta", "phi", "g", "o"))
+        for name, (a, b) in zip(
+            self.attn_block.names, ((16, 2), (16, 2), (16, 8), (8, 16)), strict=True
+        ):
+            setattr(self.attn_block, name, MimicrySN(nn.Conv2d, a, b, 1, bias=False))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        x = self.block2(self.l1(z).view(len(z), -1, 4, 4), y)
+        x = self.block4(self.attn_block(self.block3(x, y)), y)
+        return torch.tanh(self.c5(F.relu(self.b5(x))))
+
+
+def test_sagan_of_mimicry(place: Path) -> None:
+    network = varied(MimicrySAGAN())
+    torch.save({"model_state_dict": network.state_dict()}, "netG_5_steps.pth")
+    ours = imported(file="netG_5_steps.pth")
+    assert list(ours.attention) == ["16"]
+    z, y = torch.randn(2, 6, generator=random()), torch.tensor([2, 0])
+    close(ours(z, y), network(z, y))
+
+
+# ---------------------------------------------------------------- pytorch_GAN_zoo
+
+
+def zoo_shapes() -> Holder:
+    """16 px: 12, 12 and 8 channels."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "formatLayer": (16 * 12, 6),
+        "groupScale0.0": (12, 12, 3, 3),
+    }
+    for i, (inputs, outputs) in enumerate(((12, 12), (12, 8))):
+        shapes[f"scaleLayers.{i}.0"] = (outputs, inputs, 3, 3)
+        shapes[f"scaleLayers.{i}.1"] = (outputs, outputs, 3, 3)
+    for i, inputs in enumerate((12, 12, 8)):
+        shapes[f"toRGBLayers.{i}"] = (3, inputs, 1, 1)
+    parts = {f"{name}.module.weight": shape for name, shape in shapes.items()}
+    return Holder(parts | {f"{n}.module.bias": shape[:1] for n, shape in shapes.items()}, {})
+
+
+def zoo(w: dict[str, Tensor], z: Tensor) -> Tensor:
+    def layer(x: Tensor, name: str) -> Tensor:
+        weight, bias = w[f"{name}.module.weight"], w[f"{name}.module.bias"]
+        scale = math.sqrt(2 / weight[0].numel())
+        if weight.ndim == 2:
+            return F.linear(x, weight, bias) * scale
+        return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2) * scale
+
+    x = normalised(F.leaky_relu(layer(normalised(z), "formatLayer"), 0.2).view(len(z), -1, 4, 4))
+    x = normalised(F.leaky_relu(layer(x, "groupScale0.0"), 0.2))
+    for i in range(2):
+        x = F.interpolate(x, scale_factor=2)
+        for k in (0, 1):
+            x = normalised(F.leaky_relu(layer(x, f"scaleLayers.{i}.{k}"), 0.2))
+    return layer(x, "toRGBLayers.2")
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+def test_progressive_gan_of_the_zoo(place: Path, alpha: float, capsys: Any) -> None:
+    network = varied(zoo_shapes())
+    state = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    config = {"alpha": alpha, "lossMode": "WGANGP", "categoryVectorDim": 0}
+    torch.save({"config": config, "netG": zoo_shapes().state_dict(), "avgG": state}, "theirs.pth")
+    ours = imported()
+    z = torch.randn(2, 6, generator=random())
+    close(ours(z), zoo(dict(network.named_parameters()), z))
+    assert ("still being faded in" in capsys.readouterr().out) == (alpha > 0)
+    for wrong, text in (
+        ({"lossMode": "DCGAN"}, "a tanh at its end"), ({"categoryVectorDim": 4}, "classes, which"),
+    ):  # fmt: skip
+        torch.save({"config": config | wrong, "avgG": state}, "theirs.pth")
+        assert main(["import", "theirs.pth", "-o", "ours.safetensors"]) == 1
+        assert f"progressive GAN of pytorch_GAN_zoo: {text}" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- lucidrains
+
+
+def softened(x: Tensor) -> Tensor:
+    """The blur [1 2 1], row by row and column by column, of a mirrored border."""
+    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    x = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4
+    return (x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]) / 4
+
+
+def channel_normed(x: Tensor, w: dict[str, Tensor], name: str) -> Tensor:
+    variance = x.var(1, unbiased=False, keepdim=True)
+    return (x - x.mean(1, keepdim=True)) / (variance + 1e-5).sqrt() * w[f"{name}.g"] + w[
+        f"{name}.b"
+    ]
+
+
+def linearly_attended(
+    x: Tensor, w: dict[str, Tensor], name: str, q_name: str, kv_name: str
+) -> Tensor:
+    """Head by head, ``[b 512 h w]``."""
+    query = F.conv2d(x, w[f"{name}.{q_name}.weight"])
+    around = F.conv2d(x, w[f"{name}.{kv_name}.net.0.weight"], padding=1, groups=x.shape[1])
+    key, value = F.conv2d(around, w[f"{name}.{kv_name}.net.1.weight"]).chunk(2, 1)
+    heads = []
+    for q, k, v in zip(*(t.flatten(2).split(64, 1) for t in (query, key, value)), strict=True):
+        context = torch.einsum("bdn,ben->bde", k.softmax(2), v)
+        heads.append(torch.einsum("bdn,bde->ben", q.softmax(1) / 8, context))
+    return torch.cat(heads, 1).unflatten(2, x.shape[2:])
+
+
+def attention_shapes(name: str, c: int, near: bool) -> dict[str, tuple[int, ...]]:
+    """In lightweight-gan, with ``near``, the linear part has other names."""
+    q, kv = ("to_lin_q", "to_lin_kv") if near else ("to_q", "to_kv")
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{name}.{q}.weight": (512, c, 1, 1), f"{name}.{kv}.net.0.weight": (c, 1, 3, 3),
+        f"{name}.{kv}.net.1.weight": (1024, c, 1, 1),
+        f"{name}.to_out.weight": (c, 1024 if near else 512, 1, 1), f"{name}.to_out.bias": (c,),
+    }  # fmt: skip
+    if near:
+        shapes |= {f"{name}.to_q.weight": (512, c, 1, 1), f"{name}.to_kv.weight": (1024, c, 1, 1)}
+    return shapes
+
+
+def lucid_shapes(constant: bool, attends: bool) -> Holder:
+    """16 px: capacity 4, so 24, 16 and 8 channels."""
+    shapes: dict[str, tuple[int, ...]] = {"G.initial_conv.weight": (1,)}
+    buffers: dict[str, Tensor] = {}
+    for i in (0, 2):
+        shapes |= {f"SE.net.{i}.weight": (10, 10), f"SE.net.{i}.bias": (10,)}
+    first = (
+        {"initial_block": (1, 24, 4, 4)}
+        if constant
+        else {"to_initial_block.weight": (10, 24, 4, 4)}
+    )
+    shapes |= {f"GE.{name}": shape for name, shape in first.items()}
+    shapes |= {"GE.initial_conv.weight": (24, 24, 3, 3), "GE.initial_conv.bias": (24,)}
+    for i, (a, b) in enumerate(((24, 24), (24, 16), (16, 8))):
+        block = f"GE.blocks.{i}"
+        for k, inputs in ((1, a), (2, b)):
+            shapes |= {
+                f"{block}.to_style{k}.weight": (inputs, 10), f"{block}.to_style{k}.bias": (inputs,),
+                f"{block}.to_noise{k}.weight": (b, 1), f"{block}.to_noise{k}.bias": (b,),
+                f"{block}.conv{k}.weight": (b, inputs, 3, 3),
+            }  # fmt: skip
+        shapes |= {
+            f"{block}.to_rgb.to_style.weight": (b, 10), f"{block}.to_rgb.to_style.bias": (b,),
+            f"{block}.to_rgb.conv.weight": (3, b, 1, 1),
+        }  # fmt: skip
+        if i < 2:
+            buffers[f"{block}.to_rgb.upsample.1.f"] = torch.tensor([1.0, 2.0, 1.0])
+    if attends:
+        for k in (0, 1):
+            shapes |= {f"GE.attns.1.{k}.fn.norm.{part}": (1, 24, 1, 1) for part in "gb"}
+        shapes |= attention_shapes("GE.attns.1.0.fn.fn", 24, False)
+        for k, (a, b) in ((0, (24, 48)), (2, (48, 24))):
+            name = f"GE.attns.1.1.fn.fn.{k}"
+            shapes |= {f"{name}.weight": (b, a, 1, 1), f"{name}.bias": (b,)}
+    return Holder(shapes, buffers)
+
+
+def lucid(w: dict[str, Tensor], z: Tensor, noise: Tensor, lr: float) -> Tensor:
+    def layer(x: Tensor, name: str) -> Tensor:
+        weight, bias = w[f"{name}.weight"], w[f"{name}.bias"]
+        if weight.ndim == 2:
+            return F.linear(x, weight, bias)
+        return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+
+    def up(x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+    v = F.normalize(z, dim=1)
+    for i in (0, 2):
+        v = F.leaky_relu(F.linear(v, w[f"SE.net.{i}.weight"] * lr, w[f"SE.net.{i}.bias"] * lr), 0.2)
+    if "GE.initial_block" in w:
+        x = w["GE.initial_block"].expand(len(z), -1, -1, -1)
+    else:
+        x = F.conv_transpose2d(v[:, :, None, None], w["GE.to_initial_block.weight"])
+    x, image = layer(x, "GE.initial_conv"), None
+    for i in range(3):
+        block = f"GE.blocks.{i}"
+        if f"GE.attns.{i}.0.fn.norm.g" in w:
+            name = f"GE.attns.{i}"
+            seen = channel_normed(x, w, f"{name}.0.fn.norm")
+            found = linearly_attended(seen, w, f"{name}.0.fn.fn", "to_q", "to_kv")
+            x = x + layer(F.gelu(found), f"{name}.0.fn.fn.to_out")
+            h = layer(channel_normed(x, w, f"{name}.1.fn.norm"), f"{name}.1.fn.fn.0")
+            x = x + layer(F.leaky_relu(h, 0.2), f"{name}.1.fn.fn.2")
+        x = up(x) if i else x
+        n = noise[: x.shape[2], : x.shape[3], None]
+        for k in (1, 2):
+            style = layer(v, f"{block}.to_style{k}") + 1
+            x = modulated(x, w[f"{block}.conv{k}.weight"], style, False, True)
+            x = F.leaky_relu(x + layer(n, f"{block}.to_noise{k}").permute(2, 1, 0), 0.2)
+        style = layer(v, f"{block}.to_rgb.to_style") + 1
+        own = modulated(x, w[f"{block}.to_rgb.conv.weight"], style, False, False)
+        image = own if image is None else image + own
+        image = softened(up(image)) if i < 2 else image
+    assert image is not None
+    return image
+
+
+@pytest.mark.parametrize(("constant", "attends", "lr"), [(True, False, 0.1), (False, True, 0.6)])
+def test_stylegan2_of_lucidrains(
+    place: Path, constant: bool, attends: bool, lr: float, capsys: Any
+) -> None:
+    network = varied(lucid_shapes(constant, attends))
+    torch.save({"GAN": network.state_dict(), "version": "1.8.9"}, "model_12.pt")
+    if lr != 0.1:
+        Path(".config.json").write_text(json.dumps({"image_size": 16, "lr_mlp": lr}))
+    ours = imported(file="model_12.pt")
+    assert ("lr_mlp is taken to be 0.1" in capsys.readouterr().out) == (lr == 0.1)
+    z = torch.randn(2, 10, generator=random())
+    # Its images are in 0..1.
+    w = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    close((ours(z) + 1) / 2, lucid(w, z, ours.synthesis.noise, lr))
+    many = ours.mapping(torch.randn(20_000, 10, generator=random(9))).mean(0)
+    torch.testing.assert_close(ours.w_avg, many.detach(), rtol=0.2, atol=0.02)
+
+
+def test_settings_that_cannot_be_read(place: Path, capsys: Any) -> None:
+    torch.save({"GAN": lucid_shapes(True, False).state_dict()}, "model_12.pt")
+    Path(".config.json").write_text("{")
+    assert main(["import", "model_12.pt", "-o", "ours.safetensors"]) == 1
+    assert "the settings of model_12.pt cannot be read" in capsys.readouterr().err
+
+
+def light_shapes(attends: bool) -> Holder:
+    """128 px: 24 channels, those of 64 px 16 and of 128 px 8."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "GE.initial_conv.0.weight": (6, 12, 4, 4), "GE.initial_conv.0.bias": (12,),
+        "GE.out_conv.weight": (1, 8, 3, 3), "GE.out_conv.bias": (1,), "D.x.weight": (1,),
+    }  # fmt: skip
+    norms, buffers = {"GE.initial_conv.1": 12}, {}
+    widths = [6, 24, 24, 24, 16, 8]
+    for i, (a, b) in enumerate(pairwise(widths)):
+        name = f"GE.layers.{i}"
+        shapes |= {
+            f"{name}.0.0.net.0.weight": (4 * a, a, 1, 1), f"{name}.0.0.net.0.bias": (4 * a,),
+            f"{name}.0.2.1.weight": (2 * b, a, 4, 4), f"{name}.0.2.1.bias": (2 * b,),
+            f"{name}.0.3.weight": (1,),
+        }  # fmt: skip
+        buffers[f"{name}.0.1.f"] = torch.tensor([1.0, 2.0, 1.0])
+        norms[f"{name}.0.4"] = 2 * b
+    shapes |= {
+        "GE.layers.1.1.to_k.weight": (1, 24, 1, 1), "GE.layers.1.1.to_k.bias": (1,),
+        "GE.layers.1.1.net.0.weight": (4, 24, 1, 1), "GE.layers.1.1.net.0.bias": (4,),
+        "GE.layers.1.1.net.2.weight": (8, 4, 1, 1), "GE.layers.1.1.net.2.bias": (8,),
+    }  # fmt: skip
+    if attends:
+        shapes |= {f"GE.layers.2.2.norm.{part}": (1, 24, 1, 1) for part in "gb"}
+        shapes |= attention_shapes("GE.layers.2.2.fn", 24, True)
+    for name, width in norms.items():
+        shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+        buffers |= {
+            f"{name}.running_mean": torch.zeros(width), f"{name}.running_var": torch.ones(width),
+            f"{name}.num_batches_tracked": torch.tensor(3),
+        }  # fmt: skip
+    return Holder(shapes, buffers)
+
+
+def light(w: dict[str, Tensor], z: Tensor, noises: list[Tensor]) -> Tensor:
+    def layer(x: Tensor, name: str, padding: int = 0) -> Tensor:
+        return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), padding=padding)
+
+    def normed(x: Tensor, name: str) -> Tensor:
+        mean, var = w[f"{name}.running_mean"], w[f"{name}.running_var"]
+        return F.batch_norm(x, mean, var, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    def gated(x: Tensor) -> Tensor:
+        a, b = x.chunk(2, 1)
+        return a * b.sigmoid()
+
+    name = "GE.initial_conv.0"
+    x = F.conv_transpose2d(z[:, :, None, None], w[f"{name}.weight"], w[f"{name}.bias"])
+    x = gated(normed(x, "GE.initial_conv.1"))
+    x = x / x.square().sum(1, keepdim=True).sqrt()
+    factor = None
+    for i, noise in enumerate(noises):
+        name = f"GE.layers.{i}"
+        if f"{name}.2.norm.g" in w:
+            seen = channel_normed(x, w, f"{name}.2.norm")
+            found = F.gelu(linearly_attended(seen, w, f"{name}.2.fn", "to_lin_q", "to_lin_kv"))
+            query = layer(seen, f"{name}.2.fn.to_q") / 8
+            near = torch.zeros_like(query)
+            b, _, h, width = near.shape
+            key, value = (
+                F.pad(t, (1, 1, 1, 1)) for t in layer(seen, f"{name}.2.fn.to_kv").chunk(2, 1)
+            )
+            for r in range(h):  # position by position, head by head
+                for c in range(width):
+                    k, v = (
+                        t[:, :, r : r + 3, c : c + 3].reshape(b, 8, 64, 9) for t in (key, value)
+                    )
+                    q = query[:, :, r, c].view(b, 8, 64, 1)
+                    weights = (q * k).sum(2, keepdim=True).softmax(3)
+                    near[:, :, r, c] = (weights * v).sum(3).flatten(1)
+            x = x + layer(torch.cat([found, near], 1), f"{name}.2.fn.to_out")
+        x = softened(F.pixel_shuffle(F.silu(layer(x, f"{name}.0.0.net.0")), 2))
+        x = layer(F.pad(x, (2, 1, 2, 1)), f"{name}.0.2.1") + w[f"{name}.0.3.weight"] * noise
+        x = gated(normed(x, f"{name}.0.4"))
+        if i == 1:
+            context = layer(x, f"{name}.1.to_k").flatten(2).softmax(2)
+            seen = torch.einsum("bin,bcn->bci", context, x.flatten(2))[..., None]
+            h = F.leaky_relu(layer(seen, f"{name}.1.net.0"), 0.1)
+            factor = layer(h, f"{name}.1.net.2").sigmoid()
+        elif i == 4:
+            assert factor is not None
+            x = x * factor
+    return layer(x, "GE.out_conv", 1)
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_lightweight_gan(place: Path, attends: bool) -> None:
+    network = varied(light_shapes(attends))
+    torch.save({"GAN": network.state_dict(), "version": "1.1", "G_scaler": {}}, "model_3.pt")
+    ours = imported(file="model_3.pt")
+    z = torch.randn(2, 6, generator=random())
+    w = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    with torch.no_grad():
+        found, wanted = ours(z), light(w, z, [b.noise for b in ours.blocks.values()])
+    assert found.shape == (2, 1, 128, 128)
+    close((found + 1) / 2, wanted)

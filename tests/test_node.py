@@ -121,6 +121,7 @@ def test_ids_are_file_formats():
         ("ImagenLoadLatents", "name"),
         ("ImagenGenerate", "model", "latent", "noise"),
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
+        ("ImagenRankByDiscriminator", "model", "image", "count", "label", "latent"),
         ("ImagenSuperResolve", "model", "image", "factor", "resize"),
         ("ImagenDenoise", "model", "image", "strength"),
         ("ImagenInpaint", "model", "image", "mask", "grow", "blur", "invert"),

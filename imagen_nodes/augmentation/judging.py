@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .. import images
 from ..checkpoint import Model, Running
 from ..errors import CheckpointError
 from ..evaluation.distances import NEIGHBOURS, nearest, squared_distances, to_next, to_partners
 from ..networks.architecture import DiscriminatorArchitecture, GeneratorArchitecture
+from ..ranking import judge
 
 # Real pictures of a class: each needs third neighbours.
 FEWEST = NEIGHBOURS + 1
@@ -150,16 +150,8 @@ def discriminator_scores(
     discriminator: Model, running: Running, drawn: Tensor, labels: Tensor
 ) -> Tensor:
     """``[b]``: how real a discriminator finds generated images (IMAGE ``[b h w c]``, the
-    generator's channels) of the classes ``labels [b]``: its logit, the mean where there are
-    several. One that classifies: the logarithms of its probabilities of real and of the class."""
+    generator's channels) of the classes ``labels [b]``: see :func:`.ranking.judge`."""
     a = discriminator.architecture
     assert isinstance(a, DiscriminatorArchitecture)
-    network = running.network
-    x = images.to_range(drawn.movedim(3, 1), discriminator.card.value_range).to(running.device)
-    labels = labels.to(running.device)
-    if a.classifies:
-        logits, classes = network.classify(x)  # pyright: ignore[reportCallIssue]
-        real = F.logsigmoid(logits.float())
-        return (real + classes.float().log_softmax(1).gather(1, labels[:, None])[:, 0]).cpu()
-    logits = network(x, labels if getattr(a, "classes", 0) else None)
-    return logits.float().flatten(1).mean(1).cpu() if logits.ndim > 1 else logits.float().cpu()
+    x = images.to_range(drawn.movedim(3, 1), discriminator.card.value_range)
+    return judge(running, a, x, labels if getattr(a, "classes", 0) else None)

@@ -141,20 +141,20 @@ def pytorch_generator(candidate: Candidate) -> Imported:
     state: dict[str, Tensor] = {}
     if shared:
         state["embed.weight"] = names.take("shared.weight")
-    weight, bias = _weight(names, "linear"), names.take("linear.bias")
+    weight, bias = names.iterated("linear", "u0"), names.take("linear.bias")
     # Rows [c h w] -> [h w c].
     state["linear.weight"] = weight.unflatten(0, (-1, 4, 4)).permute(1, 2, 0, 3).flatten(0, 2)
     state["linear.bias"] = bias.unflatten(0, (-1, 4, 4)).permute(1, 2, 0).flatten()
     for i in range(count):
         theirs, ours = f"blocks.{i}.0", f"blocks.{i}"
         for their, our in (("conv1", "conv1"), ("conv2", "conv2"), ("conv_sc", "shortcut")):
-            state[f"{ours}.{our}.weight"] = _weight(names, f"{theirs}.{their}")
+            state[f"{ours}.{our}.weight"] = names.iterated(f"{theirs}.{their}", "u0")
             state[f"{ours}.{our}.bias"] = names.take(f"{theirs}.{their}.bias")
         for k in (1, 2):
             norm, our = f"{theirs}.bn{k}", f"{ours}.norm{k}"
             if shared:
                 for field in ("gain", "bias"):
-                    found = _weight(names, f"{norm}.{field}")
+                    found = names.iterated(f"{norm}.{field}", "u0")
                     # Columns [class, z] -> [z, class].
                     state[f"{our}.{field}.weight"] = torch.cat(
                         [found[:, class_dim:], found[:, :class_dim]], 1
@@ -168,31 +168,19 @@ def pytorch_generator(candidate: Candidate) -> Imported:
         if 8 << i in attention:
             side = 8 << i
             for their, our in (("theta", "query"), ("phi", "key"), ("g", "value"), ("o", "out")):
-                state[f"attention.{side}.{our}.weight"] = _weight(names, f"blocks.{i}.1.{their}")
+                state[f"attention.{side}.{our}.weight"] = names.iterated(
+                    f"blocks.{i}.1.{their}", "u0"
+                )
             state[f"attention.{side}.gamma"] = names.take(f"blocks.{i}.1.gamma").reshape(())
     state |= _stored(names, "output_layer.0", "norm")
     state["norm.weight"] = names.take("output_layer.0.gain")
     state["norm.bias"] = names.take("output_layer.0.bias")
-    state["conv.weight"] = _weight(names, "output_layer.2")
+    state["conv.weight"] = names.iterated("output_layer.2", "u0")
     state["conv.bias"] = names.take("output_layer.2.bias")
     for suffix in (".u0", ".sv0", ".accumulation_counter"):
         names.ignore_all(suffix)
     names.finish()
     return Imported(architecture, _tracked(architecture, state))
-
-
-def _weight(names: Names, name: str) -> Tensor:
-    """``name.weight`` over its spectral norm, by one power iteration from ``u0 [1 out]``, as
-    BigGAN-PyTorch computes it in evaluation: v = u W, s = |v W'|."""
-    from torch.nn import functional as F
-
-    weight = names.take(f"{name}.weight")
-    if not names.has(f"{name}.u0"):
-        return weight
-    matrix = weight.flatten(1)
-    v = F.normalize(names.take(f"{name}.u0") @ matrix, eps=1e-12)
-    u = F.normalize(v @ matrix.t(), eps=1e-12)
-    return weight / (v @ matrix.t() @ u.t()).squeeze()
 
 
 def _stored(names: Names, theirs: str, ours: str) -> dict[str, Tensor]:

@@ -32,6 +32,8 @@ class Candidate:
     """``class`` and ``arguments`` of the program's object, where it is one."""
     siblings: dict[str, Any] = field(default_factory=dict[str, Any])
     """What lies beside it in the file, by key."""
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What a file of settings beside the file says: see ``formats.settings_of``."""
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ..checkpoint import Card
 from ..errors import CheckpointError, UsageError
 from ..spec import problems
-from . import adain, biggan, dcgan, mimicry, r3gan, stylegan2, stylegan3, translation
+from . import (
+    adain,
+    biggan,
+    dcgan,
+    gan_zoo,
+    lucidrains,
+    mimicry,
+    r3gan,
+    stylegan2,
+    stylegan3,
+    translation,
+)
 from .candidates import Candidate, candidates
 from .containers import open_foreign
 from .imported import Imported, Other
@@ -39,16 +51,22 @@ def _by_default(name: str, candidate: Candidate) -> Imported:
     return ASKING[name](candidate, Told({}))
 
 
+# Beside a file, and its greatest length in bytes.
+SETTINGS, LONGEST = ".config.json", 100_000
+
 FORMATS: dict[str, Importer] = {
     "StyleGAN2 of NVIDIA's PyTorch code": stylegan2.nvidia_generator,
     "StyleGAN2 of NVIDIA's TensorFlow code": stylegan2.tensorflow_generator,
     "StyleGAN2 of rosinality's code": stylegan2.rosinality_generator,
     "StyleGAN3 of NVIDIA's PyTorch code": stylegan3.generator,
+    "StyleGAN2 of lucidrains' code": lucidrains.stylegan2,
+    "lightweight-gan": lucidrains.lightweight,
+    "progressive GAN of pytorch_GAN_zoo": gan_zoo.generator,
     "R3GAN": r3gan.generator,
     "BigGAN-deep of Hugging Face": biggan.hugging_face_deep,
     "BigGAN of BigGAN-PyTorch": biggan.pytorch_generator,
-    "SNGAN of mimicry": mimicry.generator,
     "AdaIN of pytorch-AdaIN": adain.generator,
+    "SNGAN or SAGAN of mimicry": mimicry.generator,
     "DCGAN, a stack of transposed convolutions": dcgan.generator,
     "StyleGAN2 of NVIDIA's PyTorch code, the discriminator": stylegan2.nvidia_discriminator,
     **{name: partial(_by_default, name) for name in ASKING},
@@ -102,7 +120,9 @@ def read(
     }
     formats = {name: with_options.get(importer, importer) for name, importer in FORMATS.items()}
     contents = Contents(foreign.container)
-    for candidate in candidates(foreign.content):
+    settings = settings_of(path)
+    for found in candidates(foreign.content):
+        candidate = replace(found, settings=settings)
         reasons: dict[str, str] = {}
         for name, importer in formats.items():
             answers = Told(dict(told or {}))
@@ -126,6 +146,25 @@ def read(
     if not contents.found and not contents.others:
         raise CheckpointError(f"{path}: a {foreign.container}, with no named tensors in it")
     return contents
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """What lucidrains' programs write beside their files, ``.config.json``; {}: there is none.
+
+    Raises:
+        CheckpointError: it cannot be read."""
+    beside = path.parent / SETTINGS
+    if not beside.is_file():
+        return {}
+    try:
+        if beside.stat().st_size > LONGEST:
+            raise ValueError(f"longer than {LONGEST} bytes")
+        found = json.loads(beside.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{beside}: the settings of {path.name} cannot be read: {error}"
+        ) from None
+    return found if isinstance(found, dict) else {}
 
 
 def choose(path: Path, contents: Contents, place: str | None) -> Found:

@@ -52,6 +52,20 @@ class Names:
         u, v = self.take(f"{name}.weight_u"), self.take(f"{name}.weight_v")
         return weight / (u @ weight.flatten(1) @ v)
 
+    def iterated(self, name: str, u: str) -> Tensor:
+        """``name.weight``; where there is ``name.u [1 out]``, over its spectral norm after one step
+        of the power iteration, as BigGAN-PyTorch and mimicry compute it in evaluation: v = u W,
+        s = |v W'|."""
+        from torch.nn import functional as F
+
+        weight = self.take(f"{name}.weight")
+        if not self.has(f"{name}.{u}"):
+            return weight
+        matrix = weight.flatten(1)
+        v = F.normalize(self.take(f"{name}.{u}") @ matrix, eps=1e-12)
+        u_next = F.normalize(v @ matrix.t(), eps=1e-12)
+        return weight / (v @ matrix.t() @ u_next.t()).squeeze()
+
     def has(self, name: str) -> bool:
         return name in self.stored
 

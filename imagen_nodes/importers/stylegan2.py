@@ -1,5 +1,5 @@
 """StyleGAN2 files: NVIDIA's PyTorch pickles (stylegan2-ada-pytorch and its descendants) and
-TensorFlow pickles (the first release), and rosinality's checkpoints.
+TensorFlow pickles (the first release, stylegan2-ada), and rosinality's checkpoints.
 
 Their layers are ours one to one (``networks/stylegan2.py``); names differ, and rosinality's weights
 have a leading axis and its constants are spread over convs and to_rgbs.
@@ -11,6 +11,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from ..networks.lucid_stylegan2 import LucidStyleGAN2Generator
 from ..networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from .candidates import Candidate, arguments_of
 from .imported import Imported, Names, Other
@@ -18,6 +19,7 @@ from .imported import Imported, Names, Other
 if TYPE_CHECKING:
     from torch import Tensor
 
+Styled = StyleGAN2Generator | LucidStyleGAN2Generator
 # Draws of z that w's average is taken over, where the file has none, as rosinality's code does.
 DRAWS = 10_000
 
@@ -126,8 +128,9 @@ def nvidia_discriminator(candidate: Candidate) -> Imported:
 
 
 def tensorflow_generator(candidate: Candidate) -> Imported:
-    """``Gs`` or ``G`` of the first release, in TensorFlow: kernels [h w in out], matrices [in out],
-    those of layers that double turned by 180 degrees, biases of styles less 1.
+    """``Gs`` or ``G`` of the first release, or of stylegan2-ada, in TensorFlow: kernels
+    [h w in out], matrices [in out], those of layers that double turned by 180 degrees, biases of
+    styles less 1.
 
     Raises:
         Other: it is none."""
@@ -135,7 +138,9 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
     if not names.has("synthesis/4x4/Const/const"):
         raise Other("no synthesis/4x4/Const/const")
     if names.has("mapping/LabelConcat/weight"):
-        raise Other("class labels, which its mapping network takes otherwise")
+        raise Other("the first release's class labels, which its mapping network takes otherwise")
+    embed = "mapping/LabelEmbed"
+    classes = names.shape(f"{embed}/weight")[0] if names.has(f"{embed}/weight") else 0
     sides = _sides(names, r"synthesis/(\d+)x\1/(?:Conv|Conv1)/weight")
     last = sides[-1]
 
@@ -146,15 +151,17 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
     widths = {side: names.shape(f"{conv_name(side, 'conv1')}/weight")[3] for side in sides}
     drawing = [side for side in sides if names.has(f"synthesis/{side}x{side}/ToRGB/weight")]
     residual = names.has(f"synthesis/{last}x{last}/Skip/weight")
-    z_dim, w_dim = names.shape("mapping/Dense0/weight")
+    inputs, w_dim = names.shape("mapping/Dense0/weight")
     layers = _count(names, r"mapping/Dense\d+/weight")
     architecture = StyleGAN2Generator.model_validate(
         {
             "resolution": last,
             "channels": names.shape(f"synthesis/{last}x{last}/ToRGB/weight")[3],
-            "z_dim": z_dim,
+            "z_dim": inputs - (w_dim if classes else 0),
             "w_dim": w_dim,
+            "classes": classes,
             "mapping_layers": layers,
+            "clamp": _clamp(candidate.about),
             "paths": "skip" if len(drawing) == len(sides) else "residual" if residual else "plain",
             **_widths(widths),
         }
@@ -171,6 +178,9 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
     for i in range(layers):
         state[f"mapping.layers.{i}.weight"] = names.take(f"mapping/Dense{i}/weight").t()
         state[f"mapping.layers.{i}.bias"] = names.take(f"mapping/Dense{i}/bias")
+    if classes:
+        state["mapping.embed.weight"] = names.take(f"{embed}/weight").t()
+        state["mapping.embed.bias"] = names.take(f"{embed}/bias")
     number = 0
     for side in sides:
         ours = f"synthesis.blocks.{side}"
@@ -258,12 +268,13 @@ def rosinality_generator(candidate: Candidate) -> Imported:
     if average is not None and hasattr(average, "tensor"):
         state["w_avg"] = average.tensor().float().flatten()
     else:
-        state["w_avg"] = _average(architecture, state)
+        state["w_avg"] = average_of_w(architecture, state)
         notes = (f"it has no average of w, so that of {DRAWS:,} draws is taken",)
     return Imported(architecture, state, notes=notes)
 
 
-def _average(architecture: StyleGAN2Generator, state: dict[str, Tensor]) -> Tensor:
+def average_of_w(architecture: Styled, state: dict[str, Tensor]) -> Tensor:
+    """Over ``DRAWS`` latents, by the mapping network's part of ``state``."""
     import torch
 
     network = architecture.build().mapping

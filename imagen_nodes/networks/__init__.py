@@ -15,6 +15,8 @@ from .compact import Compact
 from .convolution_stack import ConvolutionStackGenerator
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .gated import GatedInpainting
+from .lightweight import LightweightGenerator
+from .lucid_stylegan2 import LucidStyleGAN2Generator
 from .mobilenet import MobileNetV2Features
 from .multi_scale import MultiScaleDiscriminator
 from .patch import PatchDiscriminator
@@ -60,6 +62,8 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     AnimeGANGenerator,
     PatchHeads,
     StyleGAN3Generator,
+    LucidStyleGAN2Generator,
+    LightweightGenerator,
 )
 
 AnyArchitecture = Annotated[
@@ -91,6 +95,8 @@ AnyArchitecture = Annotated[
     | ResNetGenerator
     | AnimeGANGenerator
     | PatchHeads
-    | StyleGAN3Generator,
+    | StyleGAN3Generator
+    | LucidStyleGAN2Generator
+    | LightweightGenerator,
     Field(discriminator="kind"),
 ]

@@ -85,6 +85,9 @@ class ProGANGenerator(_ProGAN, GeneratorArchitecture):
     """Length of the latent vector z. The paper's: 512."""
     class_dim: Annotated[int, Field(ge=1, le=1024)] = 64
     """Length of the class embedding that is concatenated to z; unused without classes."""
+    bias_by_place: bool = False
+    """Whether the first layer has a bias for each position, as pytorch_GAN_zoo has it, not only for
+    each channel."""
 
     def build(self) -> ProGANGeneratorNetwork:
         return ProGANGeneratorNetwork(self)
@@ -158,7 +161,7 @@ class ProGANGeneratorNetwork(_Grown):
         self.embed = EqualisedEmbedding(a.classes, a.class_dim) if a.classes else None
         inputs = a.z_dim + (a.class_dim if a.classes else 0)
         widths = [a.width_at(side) for side in a.sides]
-        self.first = _FirstBlock(inputs, widths[0])
+        self.first = _FirstBlock(inputs, widths[0], by_place=a.bias_by_place)
         self.blocks = nn.ModuleList(_DoublingBlock(*pair) for pair in pairwise(widths))
         self.to_rgb = nn.ModuleList(EqualisedConv2d(width, a.channels, 1) for width in widths)
 
@@ -223,11 +226,12 @@ class ProGANDiscriminatorNetwork(_Grown):
 class _FirstBlock(Drawn):
     """``[b inputs] -> [b outputs 4 4]``: a 4x4 convolution over one position, and a 3x3 one."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, by_place: bool) -> None:
         super().__init__()
         # As a convolution its fan-in would be 16 times as large: hence the quarter.
         self.dense = EqualisedLinear(inputs, outputs * 16, bias=False, gain=HE_GAIN / 4)
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        places = (4, 4) if by_place else ()
+        self.bias = nn.Parameter(torch.zeros(outputs, *places))
         self.conv = EqualisedConv2d(outputs, outputs, 3, gain=HE_GAIN)
 
     def draw(self, random: Generator) -> None:
@@ -235,7 +239,8 @@ class _FirstBlock(Drawn):
         nn.init.zeros_(self.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.dense(z).unflatten(1, (-1, 4, 4)) + self.bias[:, None, None]
+        bias = self.bias if self.bias.ndim == 3 else self.bias[:, None, None]
+        x = self.dense(z).unflatten(1, (-1, 4, 4)) + bias
         x = pixel_norm(_rectify(x))
         return pixel_norm(_rectify(self.conv(x)))
 

@@ -335,7 +335,10 @@ class AliasFreeConv2d(Drawn):
         return styles, sizes * unit * (gain * self.gain)
 
     def _clamped(self, x: Tensor) -> Tensor:
-        return x.clamp(-self.clamp, self.clamp) if self.clamp else x
+        if not self.clamp:
+            return x
+        # The rectifier's gradient goes by its result.
+        return (x.clamp if x.requires_grad else x.clamp_)(-self.clamp, self.clamp)
 
     @torch.no_grad()
     def _track(self, x: Tensor) -> None:

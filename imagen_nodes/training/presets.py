@@ -23,12 +23,17 @@ BY_CLASS = {"classes": 10, "conditioning": "batch-norm"}
 USUAL = {"lr": 2e-4, "betas": [0.5, 0.999]}
 WGAN = {"lr": 2e-4, "betas": [0.0, 0.9]}
 TWO_SPEEDS = {"lr": 1e-4, "betas": [0.0, 0.9], "rates": {"discriminator": 4e-4}}
+SLOW = {"lr": 2e-4, "betas": [0.0, 0.99]}
 QUICK = {"lr": 4e-4, "betas": [0.0, 0.99]}
 BIG = {"lr": 2e-4, "betas": [0.0, 0.999]}
 EQUALISED = {"lr": 1e-3, "betas": [0.0, 0.99]}
 
 GP = ({"kind": "gradient-penalty"},)
 R1 = ({"kind": "r1", "weight": 0.1, "every": 8},)
+# A third of the paper's channels, and an eighth of its parameters.
+R3GAN = {"widths": [256] * 4, "classes": 10}
+R3GAN_G = {"kind": "r3gan-generator", **R3GAN}
+R3GAN_D = {"kind": "r3gan-discriminator", **R3GAN}
 R1_AND_R2 = ({"kind": "r1", "weight": 0.1, "every": 8}, {"kind": "r2", "weight": 0.1, "every": 8})
 GP_AND_DRIFT = (*GP, {"kind": "drift"})
 
@@ -78,6 +83,7 @@ ROWS: tuple[tuple[Any, ...], ...] = (
     ("biggan-cifar10",      "hinge",        BIGGAN_G,   BIGGAN_D,                          ORTHOGONAL,    4,  BIG,         {}),
     ("progressive-cifar10", "wasserstein",  GROWING_G,  GROWING_D,                         GP_AND_DRIFT,  1,  EQUALISED,   GROWTH),
     ("stylegan2-cifar10",   "bce",          STYLES_32,  PLAIN_32,                          LAZY_R1,       1,  STYLED,      {}),
+    ("r3gan-cifar10",       "relativistic", R3GAN_G,    R3GAN_D,                           R1_AND_R2,     1,  SLOW,        {}),
     ("multi-scale-cifar10", "bce",          {},         THREE_SCALES,                      (),            1,  USUAL,       {}),
     ("dcgan-64",            "bce",          SIXTY_FOUR, SIXTY_FOUR,                        (),            1,  USUAL,       {}),
     ("stylegan2-64",        "bce",          STYLES_64,  RESIDUAL_64,                       LAZY_R1_PL,    1,  STYLED,      {"style_mixing": 0.9}),

@@ -180,7 +180,11 @@ def run(made: Inpaint, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Ten
     if "discriminator" in networks:
         d = networks["discriminator"]
         of_fake, of_real = (d.features(torch.cat([x, mask], 1)) for x in (result, images))
-        fake, real = of_fake[0][-1], of_real[0][-1]
+        # Of the logits, those whose part of the picture has a hole in it.
+        side = of_fake[0][-1].shape[2]
+        edges = [(i * 48 // side, -(-(i + 1) * 48 // side)) for i in range(side)]
+        holes = [[bool(m[:, a:b, c:d].any()) for a, b in edges for c, d in edges] for m in mask]
+        fake, real = (x[0][-1].flatten(1)[torch.tensor(holes)] for x in (of_fake, of_real))
         wanted["generator"] = -fake.mean() * made.adversarial_weight
         wanted["discriminator"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         pairs = zip(of_fake[0][:-1], of_real[0][:-1], strict=True)

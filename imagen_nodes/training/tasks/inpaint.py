@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from ...checkpoint import Measurement
 from ...evaluation import restoration
@@ -61,7 +62,7 @@ class Inpaint(Task):
     discriminator: PatchDiscriminator | None = DISCRIMINATOR
     """Judges results, with their masks as one channel more, against originals; none: null."""
     loss: LossName = "hinge"
-    """Of the game between the two, at every logit."""
+    """Of the game between the two, at every logit of a patch with a hole in it."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -168,7 +169,7 @@ class Inpaint(Task):
         yield Update("generator", losses, {"PSNR": psnr})
 
     def _judging(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Update:
-        of_real, of_fake = (_logits(discriminator(x)) for x in (real, fake))
+        of_real, of_fake = (_logits(discriminator(x), real[:, -1:]) for x in (real, fake))
         loss = LOSSES[self.loss].discriminator(of_real, of_fake)
         signals = {REAL_LOGIT: of_real.mean(), FAKE_LOGIT: of_fake.mean()}
         return Update("discriminator", {"discriminator": loss}, signals)
@@ -186,8 +187,8 @@ class Inpaint(Task):
         if game.relativistic or self.feature_weight:
             with torch.no_grad():
                 of_real = network.features(torch.cat([clean, mask], 1))  # pyright: ignore
-        fake = _logits([maps[-1] for maps in of_fake])
-        real = fake if of_real is None else _logits([maps[-1] for maps in of_real])
+        fake = _logits([maps[-1] for maps in of_fake], mask)
+        real = fake if of_real is None else _logits([maps[-1] for maps in of_real], mask)
         losses["generator"] = game.generator(real, fake) * self.adversarial_weight
         if of_real is not None and self.feature_weight:
             losses["features"] = feature_matching(of_real, of_fake) * self.feature_weight
@@ -236,6 +237,8 @@ def filled(picture: Tensor, mask: Tensor, drawn: Tensor) -> Tensor:
     return torch.where(mask > 0, drawn, picture)
 
 
-def _logits(found: list[Tensor]) -> Tensor:
-    """All that a discriminator says of each image, ``[b n]``, float32."""
-    return torch.cat([part.float().flatten(1) for part in found], 1)
+def _logits(found: list[Tensor], mask: Tensor) -> Tensor:
+    """What a discriminator says of patches with a hole around their middle, ``[n]``, float32: of
+    the others it would learn nothing (as LaMa, section 2.2.3, which calls these real)."""
+    seen = [F.adaptive_max_pool2d(mask, part.shape[2:]) > 0 for part in found]
+    return torch.cat([part.float()[where] for part, where in zip(found, seen, strict=True)])

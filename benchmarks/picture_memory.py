@@ -23,7 +23,7 @@ from imagen_nodes.folders import shipped
 from imagen_nodes.foreign import open_model
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.graph.node import Node
-from imagen_nodes.nodes import NODES
+from imagen_nodes.nodes import NODES  # pyright: ignore[reportMissingImports]
 
 # Of each node's id: its weights, and what else it takes.
 WEIGHTS = {

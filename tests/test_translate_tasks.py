@@ -199,7 +199,7 @@ def test_contrast(identity, source, seed):
     (real,), (fake,) = judge(b), judge(made[:2])
     wanted = ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2
     torch.testing.assert_close(first.losses["discriminator"], wanted)
-    torch.testing.assert_close(second.losses["generator"], ((fake - 1) ** 2).mean() / 2)
+    torch.testing.assert_close(second.losses["generator"], ((fake - 1) ** 2).mean())
     # With every place of every map, their order does not matter.
     losses = []
     maps = generator.features(given), generator.features(made)
@@ -233,8 +233,8 @@ def test_cycle():
             update.losses[name], ((r - 1) ** 2).mean() / 2 + (f**2).mean() / 2
         )
     wanted = {
-        "generator": ((networks["discriminator"](there(a))[0] - 1) ** 2).mean() / 2,
-        "back": ((networks["discriminator-back"](back(b))[0] - 1) ** 2).mean() / 2,
+        "generator": ((networks["discriminator"](there(a))[0] - 1) ** 2).mean(),
+        "back": ((networks["discriminator-back"](back(b))[0] - 1) ** 2).mean(),
         "cycle": 10 * (back(there(a)) - a).abs().mean(),
         "cycle back": 10 * (there(back(b)) - b).abs().mean(),
         "identity": 5 * (there(b) - b).abs().mean(),

@@ -89,6 +89,12 @@ def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
     return mask[:, 0].clamp(0, 1).expand(count, -1, -1)
 
 
+def luma(images: Tensor) -> Tensor:
+    """``[b 3 h w]`` in 0..1 -> ``[b 1 h w]``: ITU-R BT.601, as Pillow makes grey."""
+    weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
+
+
 def to_pixels(images: Tensor) -> Tensor:
     """``[b c h w]`` in -1..1 -> ``[b h w c]`` uint8, clamped and rounded: undoes
     :func:`to_network`."""

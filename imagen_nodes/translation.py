@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from . import images, tiles
@@ -88,7 +87,7 @@ def _run(
     """``[1 h w c]`` of 1 or 3 channels -> ``[1 h w 3]``."""
     x = image.movedim(3, 1)
     if x.shape[1] != pictures.channels:
-        x = luma(x) if pictures.channels == 1 else x.expand(-1, 3, -1, -1)
+        x = images.luma(x) if pictures.channels == 1 else x.expand(-1, 3, -1, -1)
 
     def call(part: Tensor) -> Tensor:
         values = images.to_range(part.to(running.device), model.card.value_range)
@@ -96,9 +95,3 @@ def _run(
 
     y = tiles.run(call, x, sizes=pictures.sizes, tiling=pictures.tiling, progress=progress)
     return y.expand(-1, 3, -1, -1).movedim(1, 3)
-
-
-def luma(rgb: Tensor) -> Tensor:
-    """``[b 3 h w]`` in 0..1 -> ``[b 1 h w]``: ITU-R BT.601, as Pillow makes grey."""
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (rgb * weights).sum(1, keepdim=True)

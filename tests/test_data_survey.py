@@ -178,3 +178,9 @@ def test_nothing_to_survey(place: Path, capsys: pytest.CaptureFixture[str]) -> N
 )
 def test_the_preset_that_fits(side: float, first: str) -> None:
     assert fitting(PRESETS, side, 3, 0)[0] == first
+
+
+def test_presets_for_translation_fit_two_kinds_only() -> None:
+    names = [fitting(PRESETS, 256, 3, classes) for classes in (0, 2, 3)]
+    assert ["monet" in found for found in names] == [False, True, False]
+    assert not any("facades" in found for found in names)

@@ -125,6 +125,7 @@ def test_ids_are_file_formats():
         ("ImagenSuperResolve", "model", "image", "factor", "resize"),
         ("ImagenDenoise", "model", "image", "strength"),
         ("ImagenInpaint", "model", "image", "mask", "grow", "blur", "invert"),
+        ("ImagenTranslate", "model", "image", "size", "side"),
         (
             "ImagenInpaintByInversion",
             "model",

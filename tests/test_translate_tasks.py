@@ -12,6 +12,10 @@ from torch.nn import functional as F
 
 from imagen_nodes import checkpoint
 from imagen_nodes.__main__ import main
+from imagen_nodes.checkpoint import Card
+from imagen_nodes.evaluation.paired import psnr_rgb, ssim_y
+from imagen_nodes.images import to_network, to_pixels
+from imagen_nodes.networks.resnet_generator import ResNetGenerator
 from imagen_nodes.training.data.dataset import Dataset
 from imagen_nodes.training.losses import feature_matching, patch_nce
 from imagen_nodes.training.presets import PRESETS
@@ -195,7 +199,7 @@ def test_contrast(identity, source, seed):
     (real,), (fake,) = judge(b), judge(made[:2])
     wanted = ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2
     torch.testing.assert_close(first.losses["discriminator"], wanted)
-    torch.testing.assert_close(second.losses["generator"], ((fake - 1) ** 2).mean() / 2)
+    torch.testing.assert_close(second.losses["generator"], ((fake - 1) ** 2).mean())
     # With every place of every map, their order does not matter.
     losses = []
     maps = generator.features(given), generator.features(made)
@@ -229,8 +233,8 @@ def test_cycle():
             update.losses[name], ((r - 1) ** 2).mean() / 2 + (f**2).mean() / 2
         )
     wanted = {
-        "generator": ((networks["discriminator"](there(a))[0] - 1) ** 2).mean() / 2,
-        "back": ((networks["discriminator-back"](back(b))[0] - 1) ** 2).mean() / 2,
+        "generator": ((networks["discriminator"](there(a))[0] - 1) ** 2).mean(),
+        "back": ((networks["discriminator-back"](back(b))[0] - 1) ** 2).mean(),
         "cycle": 10 * (back(there(a)) - a).abs().mean(),
         "cycle back": 10 * (there(back(b)) - b).abs().mean(),
         "identity": 5 * (there(b) - b).abs().mean(),
@@ -358,6 +362,59 @@ def test_a_training_goes_on_exactly(place):
         for name in states[0]["networks"]:
             for key, tensor in states[0]["networks"][name].items():
                 assert torch.equal(tensor, states[1]["networks"][name][key]), (name, key)
+
+
+# ------------------------------------------------------------------------ evaluation
+
+
+@pytest.fixture
+def weights(place):
+    """A network that leaves pictures nearly as they are, for 32 px."""
+    architecture = ResNetGenerator(width=4, blocks=0, resolution=32, norm="none")
+    network = built(Contrast.model_validate(KINDS | {"generator": architecture}))["generator"]
+    card = Card(title="Small", architecture=architecture.model_dump(), task="translation")
+    checkpoint.save(place / "small.safetensors", card, network)
+    return network
+
+
+def test_evaluate_pairs(place, weights, capsys):
+    pixels = noise(2, 24, 48, 3).add(1).mul(127).byte().numpy()
+    (place / "some").mkdir()
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(place / "some" / f"{i}.png")
+    command = ["evaluate", "small.safetensors", "--data", "some", "--json"]
+    assert main([*command, "--input", "right", "--save"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    images = torch.from_numpy(pixels).movedim(3, 1).float().div(127.5).sub(1)
+    target, given = images.chunk(2, 3)
+    with torch.no_grad():
+        made = to_network(to_pixels(weights(given)))
+    for figures, x in ((found["figures"], made), (found["without"], given)):
+        values = {figure["metric"]: figure["value"] for figure in figures}
+        assert values["PSNR-RGB"] == pytest.approx(float(psnr_rgb(x, target).mean()), abs=1e-3)
+        assert values["SSIM"] == pytest.approx(float(ssim_y(x, target).mean()), abs=1e-3)
+        assert figures[0]["samples"] == 2
+    card = checkpoint.inspect(place / "small.safetensors").card
+    assert [figure.metric for figure in card.quality] == ["LPIPS-squeeze", "PSNR-RGB", "SSIM"]
+    Image.new("RGB", (41, 24)).save(place / "some" / "odd.png")
+    assert main(["evaluate", "small.safetensors", "--data", "some/odd.png"]) == 1
+    assert "For pictures that are no pairs give --target" in capsys.readouterr().err
+
+
+def test_evaluate_sets(place, weights, capsys):
+    command = ["evaluate", "small.safetensors", "--data", "two/trainA"]
+    assert main([*command, "--target", "two/trainB", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [figure["metric"] for figure in found["figures"]][:2] == [
+        "FD-MobileNetV2", "KID-MobileNetV2"
+    ]  # fmt: skip
+    assert found["figures"][0]["reference"] == "5 images of trainB"
+    assert found["figures"][0]["value"] != found["without"][0]["value"]
+    assert "do not determine the covariance" in found["warnings"][0]
+    assert main([*command, "--target", "two/trainA"]) == 0
+    shown = capsys.readouterr().out
+    assert "FD-MobileNetV2" in shown
+    assert "5 pictures, against 5 images of trainA" in shown
 
 
 # ------------------------------------------------------------------------ presets, previews

@@ -37,14 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights",
         type=Path,
         help="a generator's .safetensors file, or that of a network that "
-        "enlarges, restores or fills in pictures",
+        "enlarges, restores, fills in or translates pictures",
     )
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="PATH",
-        help="real pictures: what the trainer's --data takes; to restore, a folder or a picture",
+        help="real pictures: what the trainer's --data takes; to restore or translate, a folder or "
+        "a picture",
+    )
+    parser.add_argument(
+        "--target",
+        type=Path,
+        metavar="PATH",
+        help="translate the pictures of --data, and compare them, as a set, with those of this "
+        "folder (default: the pictures of --data hold input and target side by side)",
+    )
+    parser.add_argument(
+        "--input",
+        choices=["left", "right"],
+        help="the side of such a picture that is the input (default: as trained, or left)",
     )
     parser.add_argument(
         "--noise",
@@ -101,7 +114,7 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
     model = open_model(args.weights)
     a, pictures = model.architecture, model.architecture.pictures
     device = open_device(args.device)
-    result: Result | RestorationResult
+    result: Result | RestorationResult | TranslationResult
     if isinstance(a, GeneratorArchitecture):
         spaces = _spaces(args, device)
         data = open_data(args.data, a.size, a.channels)
@@ -111,11 +124,15 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
             _measure(args, space, data, model, result)
     elif pictures is not None and pictures.channels in (1, 3):
         checkpoint.placed(model, device)
-        result = _restoration(args, model, pictures, device, degradation_of(model, args.noise))
+        if model.card.task == "translation":
+            result = _translation(args, model, pictures, device, open_data)
+        else:
+            result = _restoration(args, model, pictures, device, degradation_of(model, args.noise))
     else:
         kind = model.card.architecture["kind"]
         raise CheckpointError(
-            f"{args.weights}: a {kind}, which neither generates images nor restores pictures"
+            f"{args.weights}: a {kind}, which neither generates images nor restores or translates "
+            "pictures"
         )
     if args.json:
         print(result.as_json())
@@ -180,6 +197,78 @@ class RestorationResult:
             for name, figures in (("figures", self.figures), ("without", self.without))
         }
         return json.dumps(found | {"warnings": list(self.doubts)})
+
+
+@dataclass
+class TranslationResult:
+    """The same of a network that translates pictures."""
+
+    figures: tuple[Measurement, ...]
+    without: tuple[Measurement, ...]
+    """Of what it was given."""
+    doubts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{'':30}{'result':>26}  input"]
+        for ours, theirs in zip(self.figures, self.without, strict=True):
+            lines.append(f"{ours.metric:30}{cards.value(ours):>26}  {cards.value(theirs)}")
+        first = self.figures[0]
+        return "\n".join([*lines, f"{first.samples:,} pictures, against {first.reference}"])
+
+    def as_json(self) -> str:
+        """``{"figures": [...], "without": [...], "warnings": [...]}``."""
+        found: dict[str, Any] = {
+            name: [figure.model_dump(mode="json") for figure in figures]
+            for name, figures in (("figures", self.figures), ("without", self.without))
+        }
+        return json.dumps(found | {"warnings": list(self.doubts)})
+
+
+def _translation(
+    args: argparse.Namespace,
+    model: Model,
+    needs: PicturesNeeded,
+    device: torch.device,
+    open_data: Opener,
+) -> TranslationResult:
+    from . import translation
+    from .evaluator import Evaluator
+    from .features import mobilenet
+    from .restoration import pictures_at
+
+    ways = (translation.by_network(model, needs, device), translation.unchanged)
+    with progress_bar() as progress:
+        if args.target is None:
+            paths = pictures_at(args.data)
+            trained = model.card.training.recipe["task"] if model.card.training else {}
+            side = args.input or trained.get("input", "left")
+            found = [
+                translation.paired_figures(
+                    way,
+                    translation.pairs(
+                        paths,
+                        side,
+                        lambda i, k=k: progress(k * len(paths) + i, 2 * len(paths)),
+                    ),
+                    f"pairs of {args.data.name}",
+                )
+                for k, way in enumerate(ways)
+            ]
+            progress(1, 1)
+            return TranslationResult(found[0], found[1])
+        side = getattr(model.architecture, "resolution", 256)
+        given, target = (open_data(path, (side, side), 3) for path in (args.data, args.target))
+        total, done = 2 * len(given.images) + len(target.images), 0
+
+        def report(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(min(done, total), total)
+
+        evaluator = Evaluator(mobilenet(device), target, args.reference, args.cache)
+        found = [translation.set_figures(way, given, evaluator, report) for way in ways]
+        progress(total, total)
+        return TranslationResult(found[0], found[1], evaluator.doubts(len(given.images)))
 
 
 def _restoration(

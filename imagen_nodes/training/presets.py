@@ -201,7 +201,7 @@ SLIM_UNET = {"kind": "unet-generator", "width": 32, "width_max": 96, "norm": "in
 SLIM_RESNET = {"kind": "resnet-generator", "width": 24, "blocks": 6, "up": "nearest"}
 SLIM_PATCH = {"width": 32, "norm": "instance"}
 TWO_SCALES = {**SLIM_PATCH, "scales": 2}
-MATCHED = {"l1_weight": 10.0, "feature_weight": 10.0}
+MATCHED = {"adversarial_weight": 2.0, "l1_weight": 10.0, "feature_weight": 10.0}
 # Two kinds of pictures, of which trainB (photos) are turned into trainA (Monet): FastCUT, CycleGAN.
 FAST = {"contrast_weight": 10.0, "identity": False, "mirrored": True}
 

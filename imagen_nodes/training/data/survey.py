@@ -303,7 +303,8 @@ def fitting(
     able = [
         name
         for name, wanted in ((name, recipe.task.wanted) for name, recipe in presets.items())
-        # What takes tiles is for another purpose than drawing such pictures.
-        if wanted.classes in (0, classes) and not wanted.tiles
+        # What takes tiles, or pictures side by side, is for another purpose than drawing such.
+        if wanted.classes in (0, classes) and not wanted.tiles and wanted.panels == 1
+        if wanted.domains in (1, classes)
     ]
     return tuple(sorted(able, key=misfit))

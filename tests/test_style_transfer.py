@@ -73,7 +73,7 @@ def features(state, x, prefix="encoder."):
 
 
 def decoded(state, t, slope=0.2):
-    """The authors' decoder, but for the slope: where its convolutions lie in the sequence, and where it doubles."""
+    """The authors' decoder, but for the slope."""
     numbers = sorted({int(name.split(".")[1]) for name in state if name.startswith("decoder.")})
     assert numbers == [0, 3, 5, 7, 9, 12, 14, 17, 19]
     for number in numbers:

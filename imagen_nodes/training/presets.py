@@ -164,6 +164,7 @@ def _inpaint(name: str, patch: int, batch: int, rate: float, kimg: float) -> Rec
 
 # Patches of 192 px; the second goes on with a discriminator.
 PATCHES = {
+    "warmup_kimg": 0,
     "adversarial_weight": 0.1,
     "discriminator": {"kind": "patch-discriminator", "width": 32, "norm": "spectral"},
 }

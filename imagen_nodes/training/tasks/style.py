@@ -59,6 +59,9 @@ class Style(Task):
     recolour: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the style pictures whose red, green and blue are exchanged at random, so that few
     pictures show more colours; 0: none."""
+    warmup_kimg: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
+    """Thousands of images at first, of both kinds, that the network only learns to give back (mean
+    squared difference): else it stays for long with one texture for all styles; 0: none."""
     content_weight: Weight = 1.0
     """Of the distance of the result's features from those that were decoded (relu4_1)."""
     style_weight: Weight = 10.0
@@ -156,7 +159,10 @@ class Style(Task):
         generator, discriminator = networks["generator"], networks.get("discriminator")
         assert isinstance(generator, AdaINNetwork)
         pairs = self._patches(batch, moment.random)
-        with torch.no_grad(), torch.autocast(pairs.content.device.type, enabled=False):
+        if moment.nimg < self.warmup_kimg * 1000:
+            yield Update("generator", {"identity": _identity(generator, torch.cat(pairs))})
+            return
+        with torch.no_grad():
             wanted = features_network(pairs.content.device)(pairs.style, self._layers)
             # Its relu4_1 is what the generator's own encoder, whose weights these are, would give.
             target = adapted(generator.encode(pairs.content), moments(wanted[CONTENT]))
@@ -170,8 +176,7 @@ class Style(Task):
             result = generator.decode(target).float()
         losses = self._distances(result, target, wanted)
         if self.identity_weight:
-            same = generator.decode(generator.encode(pairs.content)).float()
-            losses["identity"] = (same - pairs.content).square().mean() * self.identity_weight
+            losses["identity"] = _identity(generator, pairs.content) * self.identity_weight
         if discriminator is not None:
             losses["generator"] = self._persuading(discriminator, pairs.style, result)
         yield Update("generator", losses)
@@ -179,14 +184,11 @@ class Style(Task):
     def _distances(self, result: Tensor, target: Tensor, style: list[Tensor]) -> dict[str, Tensor]:
         """Content, style (``style``: the features of its pictures) and total variation of the
         results."""
-        layers = slice(self.style_layers)
-        with torch.autocast(result.device.type, enabled=False):
-            found = features_network(result.device)(result, self._layers)
-            content = content_loss(found[CONTENT], target)
-            losses = {
-                "content": content * self.content_weight,
-                "style": style_loss(found[layers], style[layers]) * self.style_weight,
-            }
+        found, layers = features_network(result.device)(result, self._layers), self.style_layers
+        losses = {
+            "content": content_loss(found[CONTENT], target) * self.content_weight,
+            "style": style_loss(found[:layers], style[:layers]) * self.style_weight,
+        }
         if self.variation_weight:
             losses["variation"] = total_variation(result) * self.variation_weight
         return losses
@@ -279,6 +281,13 @@ def distances(
     return style_loss(found, features(style)), content_loss(
         found[CONTENT], features(content)[CONTENT]
     )
+
+
+def _identity(generator: AdaINNetwork, images: Tensor) -> Tensor:
+    """Of ``[b 3 h w]`` and what is decoded of their own features."""
+    with torch.no_grad():
+        features = generator.encode(images)
+    return (generator.decode(features).float() - images).square().mean()
 
 
 def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:

@@ -76,10 +76,8 @@ def transfer(
         )
     _check(image)
     b, h, w, c = image.shape
-    image = image.float().cpu().clamp(0, 1)
-    weight = None if mask is None else images.fitted_mask(mask, b, (h, w))[..., None]
     image = _clamped(image)
-    weight = None if mask is None else images.fitted(mask, b, (h, w))[..., None]
+    weight = None if mask is None else images.fitted_mask(mask, b, (h, w))[..., None]
     chosen = list(_weighted(styles, style_size))
     if strength == 0:
         return image.expand(-1, -1, -1, 3) if c == 1 else image

@@ -27,12 +27,13 @@ from ..perceptual import CONTENT, content_loss, features_network, style_loss, to
 from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
+from ..windows import windows
+from .pictures import MEASURED, SHOWN, Weight
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # Labels of the two kinds of pictures, as folders of these names are sorted.
 CONTENTS, STYLES = 0, 1
-# Triples of content, style and result in a preview; pairs that are measured, at a time.
-SHOWN, MEASURED, AT_ONCE = 16, 100, 4
+# Pairs that are read at a time, to be measured.
+AT_ONCE = 4
 STYLE, CONTENT_LOSS = "style loss (VGG-19 pruned)", "content loss (VGG-19 pruned)"
 # The orders of three colours.
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -217,19 +218,13 @@ class Style(Task):
 
     def _patches(self, batch: Batch, random: Numbers) -> Pairs:
         """Windows of the batch's pairs, each at a place of its own."""
-        images = batch.images.add(1).div(2)
-        count, room = len(images), self.size - self.patch
-        drawn = random.uniform(count, 4)
-        places = (drawn[:, :2] * (room + 1)).long().clamp(max=room).tolist()
-        orders = (drawn[:, 2] * len(ORDERS)).long().clamp(max=len(ORDERS) - 1).tolist()
-        changed = (drawn[:, 3] < self.recolour).tolist()
-        patches: list[Tensor] = []
-        for i, (y, x) in enumerate(places):
-            patch = images[i, :, y : y + self.patch, x : x + self.patch]
-            style = i % 2 == STYLES
-            patches.append(patch[list(ORDERS[orders[i]])] if style and changed[i] else patch)
-        found = torch.stack(patches).contiguous(memory_format=torch.channels_last)
-        return Pairs(found[::2], found[1::2])
+        (found,) = windows([batch.images.add(1).div(2)], self.patch, random)
+        content, style = found[CONTENTS::2], found[STYLES::2]
+        drawn = random.uniform(len(style), 2)
+        for i, (order, chance) in enumerate(drawn.tolist()):
+            if chance < self.recolour:
+                style[i] = style[i, list(ORDERS[int(order * len(ORDERS))])]
+        return Pairs(content, style)
 
     def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
         shown = min(count, SHOWN, len(pictures.images) // 2)

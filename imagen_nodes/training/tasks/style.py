@@ -163,7 +163,7 @@ class Style(Task):
         if moment.nimg < self.warmup_kimg * 1000:
             yield Update("generator", {"identity": _identity(generator, torch.cat(pairs))})
             return
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(pairs.content.device.type, enabled=False):
             wanted = features_network(pairs.content.device)(pairs.style, self._layers)
             # Its relu4_1 is what the generator's own encoder, whose weights these are, would give.
             target = adapted(generator.encode(pairs.content), moments(wanted[CONTENT]))
@@ -185,7 +185,9 @@ class Style(Task):
     def _distances(self, result: Tensor, target: Tensor, style: list[Tensor]) -> dict[str, Tensor]:
         """Content, style (``style``: the features of its pictures) and total variation of the
         results."""
-        found, layers = features_network(result.device)(result, self._layers), self.style_layers
+        layers = self.style_layers
+        with torch.autocast(result.device.type, enabled=False):
+            found = features_network(result.device)(result, self._layers)
         losses = {
             "content": content_loss(found[CONTENT], target) * self.content_weight,
             "style": style_loss(found[:layers], style[:layers]) * self.style_weight,

@@ -95,8 +95,8 @@ def losses(
     sums = torch.zeros(2)
     for content, style in pairs:
         result = way(content, style).mul(255).round().div(255)
-        images = (x.movedim(3, 1) for x in (result, content, style))
-        sums += torch.stack(distances(*images, features))
+        of, a, b = (x.movedim(3, 1) for x in (result, content, style))
+        sums += torch.stack(distances(of, a, b, features))
     first, second = (sums / len(pairs)).tolist()
     return first, second
 

@@ -76,12 +76,12 @@ def transfer(
         )
     _check(image)
     b, h, w, c = image.shape
-    image = image.float().cpu().clamp(0, 1)
+    image = _clamped(image)
     weight = None if mask is None else images.fitted_mask(mask, b, (h, w))[..., None]
     chosen = list(_weighted(styles, style_size))
     if strength == 0:
         return image.expand(-1, -1, -1, 3) if c == 1 else image
-    result = tiles.empty(b, h, w, max(c, 3))
+    result = tiles.empty(b, h, w, max(c, 3)) if b > 1 or c == 4 else None
     with host.running(model) as running:
         assert isinstance(running.network, AdaINNetwork)
         work = _Work(host, running, running.network, _tile(model.architecture), strength)
@@ -91,10 +91,14 @@ def transfer(
         for i in range(b):
             picture = image[i : i + 1, ..., :3].expand(-1, -1, -1, 3)
             styled = _styled(work, picture, chosen, common, colours)
-            result[i, ..., :3] = (
-                styled[0] if weight is None else torch.lerp(picture[0], styled[0], weight[i])
-            )
-            result[i, ..., 3:] = image[i, ..., 3:]
+            if weight is not None:
+                styled = torch.lerp(picture, styled, weight[i])
+            if result is None:  # the one picture is the result
+                return styled
+            result[i, ..., :3] = styled[0]
+            if c == 4:
+                result[i, ..., 3:] = image[i, ..., 3:]
+    assert result is not None
     return result
 
 
@@ -147,7 +151,7 @@ class _Work:
         lost = None
         if self.strength < 1:
             # What the decoder cannot show of the picture itself comes back as the style goes.
-            lost = (picture - self.decode(features, h, w)).mul_(1 - self.strength)
+            lost = self.decode(features, h, w).neg_().add_(picture).mul_(1 - self.strength)
         # Equation 14: (1 - strength) f + strength t, which is linear in f, in its own memory.
         gain = style.deviation / own.deviation
         shift = (style.mean - own.mean * gain) * self.strength
@@ -194,6 +198,13 @@ def _tile(architecture: AdaIN) -> int:
     return TILE if widest <= NARROW else SMALL_TILE
 
 
+def _clamped(image: Tensor) -> Tensor:
+    """float32 on the CPU, in 0..1; a copy only where it has to be one."""
+    image = image.float().cpu()
+    low, high = image.aminmax()
+    return image if low >= 0 and high <= 1 else image.clamp(0, 1)
+
+
 def _weighted(styles: Sequence[tuple[Tensor, float]], size: int) -> Iterator[WeightedStyle]:
     total = sum(weight for _, weight in styles)
     if total <= 0:
@@ -201,7 +212,7 @@ def _weighted(styles: Sequence[tuple[Tensor, float]], size: int) -> Iterator[Wei
     for number, (batch, weight) in enumerate(styles, 1):
         _check(batch, f"style {number}: ")
         if weight > 0:
-            for picture in batch.float().cpu().clamp(0, 1):
+            for picture in _clamped(batch):
                 yield WeightedStyle(_reduced(picture, size), weight / total / len(batch))
 
 

@@ -24,7 +24,7 @@ from imagen_nodes.training.tasks.style import Style, distances
 pytest.importorskip("rich")
 CPU = torch.device("cpu")
 NETWORK = {"kind": "adain", "decoder_widths": [8, 8, 8]}
-SMALL = {"generator": NETWORK, "size": 80, "patch": 64}
+SMALL = {"generator": NETWORK, "size": 80, "patch": 64, "warmup_kimg": 0}
 JUDGE = {"kind": "patch-discriminator", "width": 8, "depth": 2, "norm": "none"}
 
 
@@ -139,6 +139,21 @@ def test_what_is_trained_on():
     sum(update.losses.values()).backward()
     assert all(p.grad is None for p in generator.encoder.parameters())
     assert all(p.grad is not None for p in generator.decoder.parameters())
+
+
+def test_at_first_pictures_are_given_back():
+    task = Style.model_validate(SMALL | {"warmup_kimg": 0.004, "patch": 80})
+    networks = built(task)
+    images = noise(4, 3, 80, 80)
+    batch = Batch(images * 2 - 1, None)
+    (update,) = task.losses(networks, batch, Moment(0, 4, numbers(), {}))
+    with torch.no_grad():
+        same = networks["generator"].decode(networks["generator"].encode(images))
+    (name,) = update.losses
+    assert name == "identity"
+    assert value(update.losses[name]) == pytest.approx(value(F.mse_loss(same, images)), rel=1e-3)
+    (update,) = task.losses(networks, batch, Moment(4, 4, numbers(), {}))
+    assert set(update.losses) == {"content", "style"}
 
 
 class Mean(nn.Module):

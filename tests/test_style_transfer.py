@@ -72,13 +72,13 @@ def features(state, x, prefix="encoder."):
     return found
 
 
-def decoded(state, t):
-    """The authors' decoder: where its convolutions lie in the sequence, and where it doubles."""
+def decoded(state, t, slope=0.2):
+    """The authors' decoder, but for the slope."""
     numbers = sorted({int(name.split(".")[1]) for name in state if name.startswith("decoder.")})
     assert numbers == [0, 3, 5, 7, 9, 12, 14, 17, 19]
     for number in numbers:
         t = conv(state, f"decoder.{number}", t)
-        t = t if number == 19 else torch.relu(t)
+        t = t if number == 19 else torch.maximum(t, slope * t)
         if number in (0, 9, 14):
             t = t.repeat_interleave(2, 2).repeat_interleave(2, 3)
     return t

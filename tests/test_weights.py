@@ -9,12 +9,16 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagen_nodes import cards, checkpoint
+from imagen_nodes.colour import matched
 from imagen_nodes.evaluation.paired import psnr_rgb, psnr_y
 from imagen_nodes.folders import files, shipped
 from imagen_nodes.graph.local import LocalHost
+from imagen_nodes.style_transfer import transfer
 from imagen_nodes.super_resolution import enlarge, restore
 from imagen_nodes.training.degradation import Shrink
+from imagen_nodes.training.perceptual import features_network
 from imagen_nodes.training.randomness import Numbers
+from imagen_nodes.training.tasks.style import distances
 
 WEIGHTS = shipped("weights")
 HOST = LocalHost(device="cpu")
@@ -71,6 +75,26 @@ def test_denoising(sigma, gain):
     assert after > before + gain
     # A clean picture stays what it is.
     assert float(psnr_rgb(network(unchanged), network(clean))) > 34
+
+
+def test_a_picture_takes_on_a_style():
+    """Nearer to the style than with its colours alone, and still the picture."""
+    model = checkpoint.load(WEIGHTS / "style.safetensors")
+    content = picture()
+    with Image.open(Path(__file__).parent.parent / "examples/input/great-wave.jpg") as opened:
+        style = torch.from_numpy(np.asarray(opened).copy()).float()[None] / 255
+    features = features_network(torch.device("cpu"))
+
+    def losses(result):
+        of, a, b = (x.movedim(3, 1) for x in (result, content, style))
+        return [float(loss) for loss in distances(of, a, b, features)]
+
+    with torch.inference_mode():
+        found = losses(transfer(HOST, model, content, [(style, 1.0)]))
+        recoloured = losses(matched(content, style))
+        other = losses(content.flip(2))
+    assert found[0] < 0.5 * recoloured[0]
+    assert found[1] < other[1]
 
 
 def test_classes_are_told_apart():

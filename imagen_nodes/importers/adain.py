@@ -55,7 +55,11 @@ def generator(candidate: Candidate, encoders: Sequence[Candidate] = ()) -> Impor
             f"given with --encoder have {widths[-1]}: it is another one's"
         )
     architecture = AdaIN.model_validate(
-        {"widths": widths, "decoder_widths": (shapes[-1][1], shapes[5][0], shapes[1][0])}
+        {
+            "widths": widths,
+            "decoder_widths": (shapes[-1][1], shapes[5][0], shapes[1][0]),
+            "slope": 0.0,
+        }
     )
     # Ours has no layers of padding.
     place = 0

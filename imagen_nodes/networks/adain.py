@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ..tiles import Sizes
@@ -41,6 +42,9 @@ class AdaIN(Architecture):
     """Channels of the encoder's four stages; 64, 128, 256, 512: VGG-19's own."""
     decoder_widths: tuple[Width, Width, Width] = (16, 32, 64)
     """Channels of the decoder at the picture's size, at a half and at a quarter of it."""
+    slope: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Of the decoder's rectifiers below 0. 0: ReLU, as the authors' has; units that are never
+    active learn nothing then, and a narrow decoder has none to spare."""
 
     def build(self) -> AdaINNetwork:
         return AdaINNetwork(self)
@@ -63,13 +67,13 @@ class AdaINNetwork(Network):
         self.encoder = VGGFeaturesNetwork(a.widths).requires_grad_(False)
         one, half, quarter = a.decoder_widths
         self.decoder = nn.Sequential(
-            *_relu(a.widths[3], quarter),
+            *_rectified(a.slope, a.widths[3], quarter),
             nn.Upsample(scale_factor=2),
-            *_relu(*[quarter] * 4, half),
+            *_rectified(a.slope, *[quarter] * 4, half),
             nn.Upsample(scale_factor=2),
-            *_relu(half, half, one),
+            *_rectified(a.slope, half, half, one),
             nn.Upsample(scale_factor=2),
-            *_relu(one, one),
+            *_rectified(a.slope, one, one),
             reflecting(one, 3),
         )
 
@@ -135,10 +139,13 @@ def adapted(features: Tensor, style: Moments, own: Moments | None = None) -> Ten
     return features * gain + (style.mean - own.mean * gain)
 
 
-def _relu(*channels: int) -> list[nn.Module]:
-    """Convolutions from each to the next, each with a ReLU."""
+def _rectified(slope: float, *channels: int) -> list[nn.Module]:
+    """Convolutions from each to the next, each with its rectifier."""
     return [
         layer
         for inputs, outputs in pairwise(channels)
-        for layer in (reflecting(inputs, outputs), nn.ReLU())
+        for layer in (
+            reflecting(inputs, outputs),
+            nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True),
+        )
     ]

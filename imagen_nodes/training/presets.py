@@ -168,8 +168,9 @@ def _inpaint(name: str, patch: int, batch: int, rate: float, kimg: float) -> Rec
     return Recipe.model_validate({**fields, "optimiser": optimiser})
 
 
-# Patches of 192 px; the second goes on with a discriminator.
-PATCHES = {
+# Style transfer; the second goes on with a discriminator.
+JUDGED = {
+    "warmup_kimg": 0,
     "adversarial_weight": 0.1,
     "discriminator": {"kind": "patch-discriminator", "width": 32, "norm": "spectral"},
 }
@@ -177,8 +178,8 @@ PATCHES = {
 # fmt: off
 STYLE_ROWS: tuple[tuple[Any, ...], ...] = (
     # name        adversary   batch  rate  kimg  begin with
-    ("style",     PLAIN_LOSS, 16,    1e-3, 800,  None),
-    ("style-gan", PATCHES,    16,    2e-4, 200,  "style.safetensors"),
+    ("style",     PLAIN_LOSS, 16,    5e-4, 800,  None),
+    ("style-gan", JUDGED,     16,    2e-4, 200,  "style.safetensors"),
 )
 # fmt: on
 

@@ -27,12 +27,13 @@ from ..perceptual import CONTENT, content_loss, features_network, style_loss, to
 from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
+from ..windows import windows
+from .pictures import MEASURED, SHOWN, Weight
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # Labels of the two kinds of pictures, as folders of these names are sorted.
 CONTENTS, STYLES = 0, 1
-# Triples of content, style and result in a preview; pairs that are measured, at a time.
-SHOWN, MEASURED, AT_ONCE = 16, 100, 4
+# Pairs that are read at a time, to be measured.
+AT_ONCE = 4
 STYLE, CONTENT_LOSS = "style loss (VGG-19 pruned)", "content loss (VGG-19 pruned)"
 # The orders of three colours.
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -59,6 +60,9 @@ class Style(Task):
     recolour: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the style pictures whose red, green and blue are exchanged at random, so that few
     pictures show more colours; 0: none."""
+    warmup_kimg: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
+    """Thousands of images at first, of both kinds, that the network only learns to give back (mean
+    squared difference): else it stays for long with one texture for all styles; 0: none."""
     content_weight: Weight = 1.0
     """Of the distance of the result's features from those that were decoded (relu4_1)."""
     style_weight: Weight = 10.0
@@ -156,6 +160,9 @@ class Style(Task):
         generator, discriminator = networks["generator"], networks.get("discriminator")
         assert isinstance(generator, AdaINNetwork)
         pairs = self._patches(batch, moment.random)
+        if moment.nimg < self.warmup_kimg * 1000:
+            yield Update("generator", {"identity": _identity(generator, torch.cat(pairs))})
+            return
         with torch.no_grad(), torch.autocast(pairs.content.device.type, enabled=False):
             wanted = features_network(pairs.content.device)(pairs.style, self._layers)
             # Its relu4_1 is what the generator's own encoder, whose weights these are, would give.
@@ -170,8 +177,7 @@ class Style(Task):
             result = generator.decode(target).float()
         losses = self._distances(result, target, wanted)
         if self.identity_weight:
-            same = generator.decode(generator.encode(pairs.content)).float()
-            losses["identity"] = (same - pairs.content).square().mean() * self.identity_weight
+            losses["identity"] = _identity(generator, pairs.content) * self.identity_weight
         if discriminator is not None:
             losses["generator"] = self._persuading(discriminator, pairs.style, result)
         yield Update("generator", losses)
@@ -179,14 +185,13 @@ class Style(Task):
     def _distances(self, result: Tensor, target: Tensor, style: list[Tensor]) -> dict[str, Tensor]:
         """Content, style (``style``: the features of its pictures) and total variation of the
         results."""
-        layers = slice(self.style_layers)
+        layers = self.style_layers
         with torch.autocast(result.device.type, enabled=False):
             found = features_network(result.device)(result, self._layers)
-            content = content_loss(found[CONTENT], target)
-            losses = {
-                "content": content * self.content_weight,
-                "style": style_loss(found[layers], style[layers]) * self.style_weight,
-            }
+        losses = {
+            "content": content_loss(found[CONTENT], target) * self.content_weight,
+            "style": style_loss(found[:layers], style[:layers]) * self.style_weight,
+        }
         if self.variation_weight:
             losses["variation"] = total_variation(result) * self.variation_weight
         return losses
@@ -215,19 +220,13 @@ class Style(Task):
 
     def _patches(self, batch: Batch, random: Numbers) -> Pairs:
         """Windows of the batch's pairs, each at a place of its own."""
-        images = batch.images.add(1).div(2)
-        count, room = len(images), self.size - self.patch
-        drawn = random.uniform(count, 4)
-        places = (drawn[:, :2] * (room + 1)).long().clamp(max=room).tolist()
-        orders = (drawn[:, 2] * len(ORDERS)).long().clamp(max=len(ORDERS) - 1).tolist()
-        changed = (drawn[:, 3] < self.recolour).tolist()
-        patches: list[Tensor] = []
-        for i, (y, x) in enumerate(places):
-            patch = images[i, :, y : y + self.patch, x : x + self.patch]
-            style = i % 2 == STYLES
-            patches.append(patch[list(ORDERS[orders[i]])] if style and changed[i] else patch)
-        found = torch.stack(patches).contiguous(memory_format=torch.channels_last)
-        return Pairs(found[::2], found[1::2])
+        (found,) = windows([batch.images.add(1).div(2)], self.patch, random)
+        content, style = found[CONTENTS::2], found[STYLES::2]
+        drawn = random.uniform(len(style), 2)
+        for i, (order, chance) in enumerate(drawn.tolist()):
+            if chance < self.recolour:
+                style[i] = style[i, list(ORDERS[int(order * len(ORDERS))])]
+        return Pairs(content, style)
 
     def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
         shown = min(count, SHOWN, len(pictures.images) // 2)
@@ -279,6 +278,13 @@ def distances(
     return style_loss(found, features(style)), content_loss(
         found[CONTENT], features(content)[CONTENT]
     )
+
+
+def _identity(generator: AdaINNetwork, images: Tensor) -> Tensor:
+    """Of ``[b 3 h w]`` and what is decoded of their own features."""
+    with torch.no_grad():
+        features = generator.encode(images)
+    return (generator.decode(features).float() - images).square().mean()
 
 
 def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ SIZES = {
     "class_sheet": ((338, 270), 1),
     "latent_walk": ((128, 128), 72),
     "super_resolve": ((384, 448), 1),
+    "inpaint": ((320, 240), 1),
     "denoise": ((240, 280), 1),
     "style_transfer": ((451, 300), 1),
     "augment": ((586, 226), 1),

@@ -125,7 +125,6 @@ def test_ids_are_file_formats():
         ("ImagenSuperResolve", "model", "image", "factor", "resize"),
         ("ImagenDenoise", "model", "image", "strength"),
         ("ImagenInpaint", "model", "image", "mask", "grow", "blur", "invert"),
-        ("ImagenTranslate", "model", "image", "size", "side"),
         (
             "ImagenStyleTransfer",
             "model",
@@ -143,6 +142,7 @@ def test_ids_are_file_formats():
             "style_4",
             "mask",
         ),
+        ("ImagenTranslate", "model", "image", "size", "side"),
         (
             "ImagenInpaintByInversion",
             "model",

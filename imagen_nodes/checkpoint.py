@@ -234,6 +234,17 @@ def save(path: Path, card: Card, network: nn.Module, half: bool = False) -> None
     write_atomically(path, to_bytes(tensors, _metadata(card)))
 
 
+def recard(path: Path, card: Card) -> None:
+    """Give a checkpoint another card, atomically; its tensors stay as they are in the file.
+
+    Raises:
+        StorageError: the file cannot be written."""
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+    from safetensors.torch import save as to_bytes
+
+    write_atomically(path, to_bytes(load_file(path), _metadata(card)))
+
+
 def _metadata(card: Card) -> dict[str, str]:
     """The header's strings. Source of the names: the Stability AI ModelSpec 1.0.0."""
     side = card.architecture.get("resolution")

@@ -139,6 +139,10 @@ def test_half_precision_in_the_file_is_float32_in_the_network(tmp_path: Path) ->
     for half, path in enumerate(paths):
         checkpoint.save(path, card(), built, half=bool(half))
     assert paths[1].stat().st_size < 0.6 * paths[0].stat().st_size
+    size = paths[1].stat().st_size
+    checkpoint.recard(paths[1], card(title="Better"))
+    assert checkpoint.inspect(paths[1]).card.title == "Better"
+    assert abs(paths[1].stat().st_size - size) < 64
     found = checkpoint.load(paths[1]).network.state_dict()
     for name, value in built.state_dict().items():
         wanted = value.half().float() if value.dtype == torch.float32 else value

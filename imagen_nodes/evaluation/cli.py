@@ -141,7 +141,7 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
         print(*(f"warning: {doubt}" for doubt in result.doubts), sep="\n", file=sys.stderr)
     if args.save:
         card = model.card.model_copy(update={"quality": tuple(result.figures)})
-        checkpoint.save(args.weights, card, model.network)
+        checkpoint.recard(args.weights, card)
     return 0
 
 

@@ -15,6 +15,7 @@ SIZES = {
     "latent_walk": ((128, 128), 72),
     "super_resolve": ((384, 448), 1),
     "denoise": ((240, 280), 1),
+    "translate": ((300, 200), 1),
     "augment": ((586, 226), 1),
 }
 

@@ -17,6 +17,7 @@ SIZES = {
     "inpaint": ((320, 240), 1),
     "denoise": ((240, 280), 1),
     "style_transfer": ((451, 300), 1),
+    "translate": ((300, 200), 1),
     "augment": ((586, 226), 1),
 }
 

@@ -19,6 +19,7 @@ from imagen_nodes.training.degradation import Shrink
 from imagen_nodes.training.perceptual import features_network
 from imagen_nodes.training.randomness import Numbers
 from imagen_nodes.training.tasks.style import distances
+from imagen_nodes.translation import translate
 
 WEIGHTS = shipped("weights")
 HOST = LocalHost(device="cpu")
@@ -104,3 +105,14 @@ def test_classes_are_told_apart():
     with torch.inference_mode():
         ship, frog = (model.network(z, torch.full((64,), n)).mean((0, 2, 3)) for n in (8, 6))
     assert ship[2] - ship[0] > frog[2] - frog[0] + 0.1
+
+
+def test_monet_keeps_what_is_there_and_changes_its_colours():
+    model = checkpoint.load(WEIGHTS / "photo-to-monet.safetensors")
+    clean = picture()
+    with torch.inference_mode():
+        found = translate(HOST, model, clean)
+    assert found.shape == clean.shape
+    lumas = [x.movedim(3, 1).mean(1).flatten() for x in (found, clean)]
+    assert float(torch.corrcoef(torch.stack(lumas))[0, 1]) > 0.8
+    assert float((found - clean).abs().mean()) > 0.05

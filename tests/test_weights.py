@@ -10,12 +10,15 @@ from torch.nn import functional as F
 
 from imagen_nodes import cards, checkpoint
 from imagen_nodes.colour import matched
-from imagen_nodes.evaluation.paired import psnr_rgb, psnr_y
+from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, psnr_y
+from imagen_nodes.evaluation.restoration import by_nearest
 from imagen_nodes.folders import files, shipped
 from imagen_nodes.graph.local import LocalHost
+from imagen_nodes.inpainting import inpaint
 from imagen_nodes.style_transfer import transfer
 from imagen_nodes.super_resolution import enlarge, restore
 from imagen_nodes.training.degradation import Shrink
+from imagen_nodes.training.masks import masked
 from imagen_nodes.training.perceptual import features_network
 from imagen_nodes.training.randomness import Numbers
 from imagen_nodes.training.tasks.style import distances
@@ -96,6 +99,19 @@ def test_a_picture_takes_on_a_style():
         other = losses(content.flip(2))
     assert found[0] < 0.5 * recoloured[0]
     assert found[1] < other[1]
+
+
+def test_holes_are_filled_in_better_than_by_the_nearest_pixel():
+    model = checkpoint.load(WEIGHTS / "inpaint.safetensors")
+    clean = picture()
+    seen = masked(0.2)(clean.movedim(3, 1), 0)
+    with torch.inference_mode():
+        found = inpaint(HOST, model, clean, seen[:, 3])
+        plain = by_nearest(seen)
+        judge = lpips_network()
+        ours, theirs = (float(judge(x, network(clean))) for x in (network(found), plain * 2 - 1))
+    assert ours < 0.8 * theirs
+    assert torch.equal(found[seen[:, 3] == 0], clean[seen[:, 3] == 0])
 
 
 def test_classes_are_told_apart():

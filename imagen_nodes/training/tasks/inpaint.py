@@ -29,7 +29,7 @@ from ..masks import Masks, masked
 from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
-from .pictures import BATCH, MEASURED, SHOWN, Weight, lpips, patches
+from .pictures import BATCH, MEASURED, SHOWN, Weight, check_game, lpips, patches, with_judge
 
 DISCRIMINATOR = PatchDiscriminator(channels=4, width=32, norm="spectral")
 
@@ -83,10 +83,7 @@ class Inpaint(Task):
     @model_validator(mode="after")
     def _discriminator_fits(self) -> Self:
         d = self.discriminator
-        if (d is None) != (self.adversarial_weight == 0):
-            raise ValueError(
-                "discriminator: without one adversarial_weight is 0, with one it is more"
-            )
+        check_game(d, self.adversarial_weight, self.loss)
         if d is None:
             if self.feature_weight:
                 raise ValueError(
@@ -98,11 +95,6 @@ class Inpaint(Task):
                 f"discriminator.channels is {d.channels}; the image's and the mask's are "
                 f"{self.generator.channels + 1}"
             )
-        if self.loss == "wasserstein":
-            raise ValueError(
-                "loss: wasserstein needs a penalty that this task does not have; use bce, hinge, "
-                "mse or relativistic"
-            )
         if self.patch < d.smallest:
             raise ValueError(
                 f"patch: {self.patch} px; this discriminator judges {d.smallest} px or more"
@@ -111,10 +103,7 @@ class Inpaint(Task):
 
     @property
     def architectures(self) -> dict[str, Architecture]:
-        found: dict[str, Architecture] = {"generator": self.generator}
-        return (
-            found if self.discriminator is None else found | {"discriminator": self.discriminator}
-        )
+        return with_judge(self.generator, self.discriminator)
 
     @property
     def shipped(self) -> str:

@@ -10,6 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...evaluation.paired import lpips_network
+from ...networks.architecture import Architecture
+from ..losses import LossName
 from ..randomness import Numbers
 from ..windows import windows
 
@@ -19,6 +21,26 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SHOWN = 16
 # Tiles that are measured at most, and at a time.
 MEASURED, BATCH = 100, 10
+
+
+def with_judge(generator: Architecture, judge: Architecture | None) -> dict[str, Architecture]:
+    """The networks of a task, by name: a generator, and what judges its results, if anything."""
+    found = {"generator": generator}
+    return found if judge is None else found | {"discriminator": judge}
+
+
+def check_game(judge: Architecture | None, weight: float, loss: LossName) -> None:
+    """Refuse a discriminator without weight, a weight without one, and a game that needs a penalty.
+
+    Raises:
+        ValueError: it is such a one."""
+    if (judge is None) != (weight == 0):
+        raise ValueError("discriminator: without one adversarial_weight is 0, with one it is more")
+    if judge is not None and loss == "wasserstein":
+        raise ValueError(
+            "loss: wasserstein needs a penalty that this task does not have; use bce, hinge, mse "
+            "or relativistic"
+        )
 
 
 def patches(tiles: Tensor, side: int, random: Numbers, turn: bool) -> Tensor:

@@ -28,7 +28,7 @@ from ..losses import LOSSES, LossName
 from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
-from .pictures import BATCH, MEASURED, SHOWN, Weight, lpips, patches
+from .pictures import BATCH, MEASURED, SHOWN, Weight, check_game, lpips, patches, with_judge
 
 # Charbonnier's, in steps of 0..1.
 SOFT = 1e-3
@@ -85,21 +85,13 @@ class Restore(Task):
     @model_validator(mode="after")
     def _discriminator_fits(self) -> Self:
         d = self.discriminator
-        if (d is None) != (self.adversarial_weight == 0):
-            raise ValueError(
-                "discriminator: without one adversarial_weight is 0, with one it is more"
-            )
+        check_game(d, self.adversarial_weight, self.loss)
         if d is None:
             return self
         if d.channels != self.generator.channels:
             raise ValueError(
                 f"discriminator.channels is {d.channels}, generator.channels is "
                 f"{self.generator.channels}"
-            )
-        if self.loss == "wasserstein":
-            raise ValueError(
-                "loss: wasserstein needs a penalty that this task does not have; use bce, hinge, "
-                "mse or relativistic"
             )
         least = d.smallest if isinstance(d, PatchDiscriminator) else 16
         if self.patch % 8 or self.patch < least:
@@ -110,10 +102,7 @@ class Restore(Task):
 
     @property
     def architectures(self) -> dict[str, Architecture]:
-        found: dict[str, Architecture] = {"generator": self.generator}
-        return (
-            found if self.discriminator is None else found | {"discriminator": self.discriminator}
-        )
+        return with_judge(self.generator, self.discriminator)
 
     @property
     def shipped(self) -> str:

@@ -28,7 +28,7 @@ from ..randomness import Numbers
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 from ..windows import windows
-from .pictures import MEASURED, SHOWN, Weight
+from .pictures import MEASURED, SHOWN, Weight, check_game, with_judge
 
 # Labels of the two kinds of pictures, as folders of these names are sorted.
 CONTENTS, STYLES = 0, 1
@@ -95,19 +95,11 @@ class Style(Task):
     @model_validator(mode="after")
     def _discriminator_fits(self) -> Self:
         d = self.discriminator
-        if (d is None) != (self.adversarial_weight == 0):
-            raise ValueError(
-                "discriminator: without one adversarial_weight is 0, with one it is more"
-            )
+        check_game(d, self.adversarial_weight, self.loss)
         if d is None:
             return self
         if d.channels != 3:
             raise ValueError(f"discriminator.channels is {d.channels}; results have 3")
-        if self.loss == "wasserstein":
-            raise ValueError(
-                "loss: wasserstein needs a penalty that this task does not have; use bce, hinge, "
-                "mse or relativistic"
-            )
         if self.patch < d.smallest:
             raise ValueError(
                 f"patch: {self.patch} px; this discriminator takes {d.smallest} or more"
@@ -116,10 +108,7 @@ class Style(Task):
 
     @property
     def architectures(self) -> dict[str, Architecture]:
-        found: dict[str, Architecture] = {"generator": self.generator}
-        return (
-            found if self.discriminator is None else found | {"discriminator": self.discriminator}
-        )
+        return with_judge(self.generator, self.discriminator)
 
     @property
     def shipped(self) -> str:

@@ -8,7 +8,6 @@ Image Synthesis and Semantic Manipulation with Conditional GANs" (pix2pixHD), 20
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Annotated, Literal, Self
 
 import torch
@@ -18,7 +17,6 @@ from torch.nn import functional as F
 
 from ...checkpoint import Measurement
 from ...evaluation import translation
-from ...evaluation.paired import lpips_network
 from ...images import from_network, to_network
 from ...networks.architecture import Architecture
 from ...networks.patch import PatchDiscriminator
@@ -29,12 +27,12 @@ from ..losses import LOSSES, LossName, Maps, feature_matching
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 from ..windows import windows
+from .pictures import MEASURED, Weight, check_game, lpips, with_judge
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # Triples of input, result and target in a preview.
 SHOWN = 12
-# Pairs that are measured at most, and at a time.
-MEASURED, BATCH = 100, 4
+# Pairs that are measured at a time.
+BATCH = 4
 
 
 class Translate(Task):
@@ -83,10 +81,7 @@ class Translate(Task):
     @model_validator(mode="after")
     def _discriminator_fits(self) -> Self:
         d = self.discriminator
-        if (d is None) != (self.adversarial_weight == 0):
-            raise ValueError(
-                "discriminator: without one adversarial_weight is 0, with one it is more"
-            )
+        check_game(d, self.adversarial_weight, self.loss)
         if d is None:
             if self.feature_weight:
                 raise ValueError(
@@ -98,15 +93,12 @@ class Translate(Task):
             raise ValueError(
                 f"discriminator.channels is {d.channels}; it sees input and result together, {both}"
             )
-        check_discriminator(d, self.generator, self.loss, self.generator.resolution)
+        check_discriminator(d, self.generator.resolution)
         return self
 
     @property
     def architectures(self) -> dict[str, Architecture]:
-        found: dict[str, Architecture] = {"generator": self.generator}
-        return (
-            found if self.discriminator is None else found | {"discriminator": self.discriminator}
-        )
+        return with_judge(self.generator, self.discriminator)
 
     @property
     def shipped(self) -> str:
@@ -155,9 +147,7 @@ class Translate(Task):
             made = generator(given, random.uniform).float()
         losses = {"l1": F.l1_loss(made, target) * self.l1_weight} if self.l1_weight else {}
         if self.perceptual_weight:
-            with torch.autocast(made.device.type, enabled=False):
-                distance = _lpips(made.device)(made, target).mean()
-            losses["lpips"] = distance * self.perceptual_weight
+            losses["lpips"] = lpips(made, target) * self.perceptual_weight
         if self.discriminator is not None:
             losses |= self._game(networks["discriminator"], given, target, made)
         with torch.no_grad():
@@ -246,20 +236,13 @@ def check_window(generator: UNetGenerator | ResNetGenerator, read: int, window: 
         raise ValueError(f"read: {read} px, less than the {side} px of {name}")
 
 
-def check_discriminator(
-    d: PatchDiscriminator, generator: UNetGenerator | ResNetGenerator, loss: LossName, side: int
-) -> None:
-    """Refuse a game that cannot be.
+def check_discriminator(d: PatchDiscriminator, side: int) -> None:
+    """Refuse one that would see less than it needs.
 
     Raises:
         ValueError: it is such a one."""
     if side < d.smallest:
         raise ValueError(f"discriminator: needs {d.smallest} px, it would see {side}")
-    if loss == "wasserstein":
-        raise ValueError(
-            "loss: wasserstein needs a penalty that this task does not have; use bce, hinge, mse "
-            "or relativistic"
-        )
 
 
 def features(discriminator: nn.Module, pictures: Tensor) -> Maps:
@@ -290,8 +273,3 @@ def total(values: Iterator[Tensor]) -> Tensor:
 def _last(maps: Maps) -> list[Tensor]:
     """The logits, float32."""
     return [of_scale[-1].float() for of_scale in maps]
-
-
-@cache
-def _lpips(device: torch.device) -> nn.Module:
-    return lpips_network().to(device).requires_grad_(False)

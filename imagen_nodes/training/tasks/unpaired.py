@@ -36,7 +36,8 @@ from ..losses import LOSSES, LossName, patch_nce
 from ..randomness import Numbers
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 from ..windows import windows
-from .translate import Weight, check_discriminator, check_window, judged, logits, total
+from .pictures import Weight, check_game
+from .translate import check_discriminator, check_window, judged, logits, total
 
 # Pairs of input and result in a preview.
 SHOWN = 16
@@ -75,7 +76,8 @@ class Unpaired(Task):
                 f"discriminator.channels {d.channels}: both kinds have as many, 1 or 3"
             )
         check_window(g, self.read, self.window)
-        check_discriminator(d, g, self.loss, self.window)
+        check_game(d, self.adversarial_weight, self.loss)
+        check_discriminator(d, self.window)
         if self.loss == "relativistic":
             raise ValueError(
                 "loss: relativistic compares pictures in pairs, and here there are none; use mse, "

@@ -49,14 +49,15 @@ class Inpaint(Task):
     """Side of the window of a tile that a step sees, px, at a random place."""
     turn: bool = False
     """Turn every other patch by 90 degrees."""
-    hole_weight: Weight = 1.0
+    hole_weight: Weight = 2.0
     """Of the mean absolute error where the mask is."""
     known_weight: Weight = 1.0
     """Of the mean absolute error elsewhere, which is no part of the result, but teaches."""
-    perceptual_weight: Weight = 1.0
+    perceptual_weight: Weight = 0.7
     """Of LPIPS (SqueezeNet, which ships) between result and original."""
-    adversarial_weight: Weight = 0.1
-    """Of what the discriminator says of the result; 0: there is none."""
+    adversarial_weight: Weight = 0.03
+    """Of what the discriminator says of the result; 0: there is none. In short trainings more of it
+    makes noise: 0.2 did."""
     feature_weight: Weight = 0.0
     """Of feature matching, the difference in the discriminator's feature maps."""
     discriminator: PatchDiscriminator | None = DISCRIMINATOR

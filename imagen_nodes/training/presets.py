@@ -192,7 +192,7 @@ def _style(
     kimg: float,
     begin_with: str | None,
 ) -> Recipe:
-    task = {"kind": "style", "recolour": 0.5, **adversary}
+    task = {"kind": "style", "recolour": 0.2, **adversary}
     fields = {"name": name, "task": task, "batch": batch, "kimg": kimg, "begin_with": begin_with}
     return Recipe.model_validate({**fields, "optimiser": _falling(rate, kimg)})
 

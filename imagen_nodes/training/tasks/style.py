@@ -65,7 +65,7 @@ class Style(Task):
     squared difference): else it stays for long with one texture for all styles; 0: none."""
     content_weight: Weight = 1.0
     """Of the distance of the result's features from those that were decoded (relu4_1)."""
-    style_weight: Weight = 10.0
+    style_weight: Weight = 5.0
     """Of the distance of the result's means and deviations from the style's."""
     style_layers: Annotated[int, Field(ge=1, le=5)] = 4
     """Layers of that distance: 4: relu1_1 to relu4_1; 5: relu5_1 too."""

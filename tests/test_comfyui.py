@@ -23,6 +23,11 @@ COMFYUI = os.environ.get("COMFYUI_DIR", "")
 pytestmark = pytest.mark.skipif(not COMFYUI, reason="COMFYUI_DIR names no ComfyUI")
 
 
+@pytest.fixture(autouse=True)
+def float32():
+    """Both run in the precision that they run in for their users."""
+
+
 def ask(url, body=None):
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as answer:

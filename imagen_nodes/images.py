@@ -9,6 +9,7 @@ picture  PIL, 8 bits
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -55,6 +56,28 @@ def for_network(images: Tensor, channels: int) -> Tensor:
     if channels == 4 and x.shape[1] == 3:
         return torch.cat([x, torch.ones_like(x[:, :1])], 1)
     return x[:, :channels]
+
+
+def through(
+    network: Callable[[Tensor], Tensor],
+    value_range: tuple[float, float],
+    device: torch.device,
+    masked: bool = False,
+) -> Callable[[Tensor], Tensor]:
+    """What runs pictures ``[b c h w]`` in 0..1 through a network of pictures, whose values are in
+    ``value_range``, on the ``device``: float32 in 0..1, clamped.
+
+    Args:
+        masked: the last channel is a mask, which the network takes as it is.
+    """
+
+    def run(x: Tensor) -> Tensor:
+        x = x.to(device)
+        values = to_range(x[:, :-1] if masked else x, value_range)
+        values = torch.cat([values, x[:, -1:].to(values)], 1) if masked else values
+        return from_range(network(values), value_range)
+
+    return run
 
 
 def resized(images: Tensor, size: tuple[int, int], method: str) -> Tensor:

@@ -7,11 +7,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from . import images, tiles
-from .checkpoint import Model, Running
+from .checkpoint import Model
 from .errors import CheckpointError, DataError
 from .graph.host import Host
 from .networks.architecture import Pictures
-from .super_resolution import refuse_broken, reporting
+from .super_resolution import refuse_broken, reporting, run
 
 
 def inpaint(
@@ -58,9 +58,8 @@ def inpaint(
             if not weight.any():
                 continue
             with reporting(host, running.network, i, b) as progress:
-                drawn = _run(
-                    running, model, pictures, image[i : i + 1, ..., :3], weight > 0, progress
-                )[0]
+                colour = image[i : i + 1, ..., :3]
+                drawn = run(running, model, pictures, colour, progress, weight > 0)[0]
             part = result[i, ..., :3]
             where = weight[..., None]
             part.copy_(torch.where(where > 0, torch.lerp(part, drawn, where), part))
@@ -88,38 +87,6 @@ def faded(mask: Tensor, grow: int, blur: int) -> Tensor:
     share = (beyond / (blur + 1)).clamp(max=1)
     fall = torch.cos(share * torch.pi).add(1).div(2)
     return torch.maximum(mask, torch.where(share < 1, fall, 0.0))
-
-
-def _run(
-    running: Running,
-    model: Model,
-    pictures: Pictures,
-    image: Tensor,
-    holes: Tensor,
-    progress: tiles.Progress,
-) -> Tensor:
-    """``[1 h w c]`` of 1 or 3 channels, ``holes [h w]`` -> what the network makes of it, 3
-    channels; grey stays grey."""
-    grey = image.shape[3] == 1 or bool((image == image[..., :1]).all())
-    x = image.movedim(3, 1)
-    if pictures.channels == 1:  # one picture a channel
-        x = (x[:, :1] if grey else x).transpose(0, 1)
-    elif x.shape[1] == 1:
-        x = x.expand(-1, 3, -1, -1)
-    x = torch.cat([x, holes.float().expand(len(x), 1, -1, -1)], 1)
-
-    def call(part: Tensor) -> Tensor:
-        picture, hole = part[:, :-1], part[:, -1:]
-        if not hole.any():
-            return picture
-        values = images.to_range(picture.to(running.device), model.card.value_range)
-        drawn = running.network(torch.cat([values, hole.to(values)], 1))
-        return images.from_range(drawn, model.card.value_range)
-
-    y = tiles.run(call, x, sizes=pictures.sizes, tiling=pictures.tiling, progress=progress)
-    y = y.transpose(0, 1) if pictures.channels == 1 else y
-    y = y.mean(1, keepdim=True) if grey else y
-    return y.expand(-1, image.shape[3], -1, -1).movedim(1, 3)
 
 
 def _pictures(model: Model) -> Pictures:

@@ -48,7 +48,7 @@ def enlarge(
     with host.running(model) as running:
         for i in range(b):
             with reporting(host, running.network, i, b) as progress:
-                colour = _run(running, model, pictures, image[i : i + 1, ..., :3], progress)
+                colour = run(running, model, pictures, image[i : i + 1, ..., :3], progress)
             colour = images.resized(colour, size, method)
             if result is None:  # the one picture is the result
                 return colour
@@ -79,20 +79,34 @@ def restore(host: Host, model: Model, image: Tensor, strength: float = 1.0) -> T
     return restored if strength == 1 else torch.lerp(image.float().cpu(), restored, strength)
 
 
-def _run(
-    running: Running, model: Model, pictures: Pictures, image: Tensor, progress: tiles.Progress
+def run(
+    running: Running,
+    model: Model,
+    pictures: Pictures,
+    image: Tensor,
+    progress: tiles.Progress,
+    holes: Tensor | None = None,
 ) -> Tensor:
-    """``[1 h w c]`` of 1 or 3 channels -> the same, enlarged by the network's factor."""
+    """What a network makes of ``[1 h w c]`` of 1 or 3 channels: as many, larger by its factor; grey
+    stays grey.
+
+    Args:
+        holes: ``[h w]``, for a network that takes a mask; tiles without a hole come back as they
+            are.
+    """
     grey = image.shape[3] == 1 or bool((image == image[..., :1]).all())
     x = image.movedim(3, 1)
     if pictures.channels == 1:  # one picture a channel
         x = (x[:, :1] if grey else x).transpose(0, 1)
     elif x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
+    masked = holes is not None
+    if masked:
+        x = torch.cat([x, holes.float().expand(len(x), 1, -1, -1)], 1)
+    made = images.through(running.network, model.card.value_range, running.device, masked)
 
     def call(part: Tensor) -> Tensor:
-        values = images.to_range(part.to(running.device), model.card.value_range)
-        return images.from_range(running.network(values), model.card.value_range)
+        return part[:, :-1] if masked and not part[:, -1:].any() else made(part)
 
     y = tiles.run(
         call,

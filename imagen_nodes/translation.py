@@ -89,9 +89,6 @@ def _run(
     if x.shape[1] != pictures.channels:
         x = images.luma(x) if pictures.channels == 1 else x.expand(-1, 3, -1, -1)
 
-    def call(part: Tensor) -> Tensor:
-        values = images.to_range(part.to(running.device), model.card.value_range)
-        return images.from_range(running.network(values), model.card.value_range)
-
+    call = images.through(running.network, model.card.value_range, running.device)
     y = tiles.run(call, x, sizes=pictures.sizes, tiling=pictures.tiling, progress=progress)
     return y.expand(-1, 3, -1, -1).movedim(1, 3)

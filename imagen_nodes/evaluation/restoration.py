@@ -66,21 +66,14 @@ def by_network(model: Model, needs: Pictures, device: torch.device) -> Restore:
     """``model``, whose network is on ``device``, in float32, in tiles. One that fills in takes the
     mask as the last channel of pictures."""
 
-    def call(part: Tensor) -> Tensor:
-        values = images.to_range(part.to(device), model.card.value_range)
-        return images.from_range(model.network(values), model.card.value_range)
-
-    def filling(part: Tensor) -> Tensor:
-        values = images.to_range(part[:, :-1].to(device), model.card.value_range)
-        drawn = model.network(torch.cat([values, part[:, -1:].to(device)], 1))
-        return images.from_range(drawn, model.card.value_range)
+    call = images.through(model.network, model.card.value_range, device, needs.masked)
 
     def fill(seen: Tensor) -> Tensor:
         picture, mask = seen[:, :-1], seen[:, -1:]
         x = seen.cpu()
         if needs.channels == 1:  # one picture a channel
             x = torch.cat([picture.transpose(0, 1), mask.expand(3, -1, -1, -1)], 1).cpu()
-        y = tiles.run(filling, x, sizes=needs.sizes, tiling=needs.tiling).to(seen)
+        y = tiles.run(call, x, sizes=needs.sizes, tiling=needs.tiling).to(seen)
         return torch.where(mask > 0, y.transpose(0, 1) if needs.channels == 1 else y, picture)
 
     if needs.masked:

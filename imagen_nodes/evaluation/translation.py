@@ -82,9 +82,7 @@ def set_figures(
 def by_network(model: Model, needs: PicturesNeeded, device: torch.device) -> Translate:
     """``model``, whose network is on ``device``, in float32, each picture as the node runs it."""
 
-    def call(part: Tensor) -> Tensor:
-        values = images.to_range(part.to(device), model.card.value_range)
-        return images.from_range(model.network(values), model.card.value_range)
+    call = images.through(model.network, model.card.value_range, device)
 
     def translate(given: Tensor) -> Tensor:
         x = from_network(given).movedim(3, 1)

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from ...checkpoint import Measurement
 from ...evaluation import restoration
-from ...images import to_network
 from ...networks.architecture import Architecture
 from ...networks.gated import GatedInpainting
 from ...networks.patch import PatchDiscriminator
@@ -27,9 +26,17 @@ from ..data.dataset import Dataset
 from ..losses import LOSSES, LossName, feature_matching
 from ..masks import Masks, masked
 from ..randomness import Numbers
-from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
-from .pictures import BATCH, MEASURED, SHOWN, Weight, check_game, lpips, patches, with_judge
+from .pictures import (
+    SHOWN,
+    Weight,
+    check_game,
+    judged,
+    lpips,
+    patches,
+    tiles_to_measure,
+    with_judge,
+)
 
 DISCRIMINATOR = PatchDiscriminator(channels=4, width=32, norm="spectral")
 
@@ -160,9 +167,7 @@ class Inpaint(Task):
 
     def _judging(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Update:
         of_real, of_fake = (_logits(discriminator(x), real[:, -1:]) for x in (real, fake))
-        loss = LOSSES[self.loss].discriminator(of_real, of_fake)
-        signals = {REAL_LOGIT: of_real.mean(), FAKE_LOGIT: of_fake.mean()}
-        return Update("discriminator", {"discriminator": loss}, signals)
+        return judged(self.loss, of_real, of_fake)
 
     def _game(
         self, discriminator: nn.Module, clean: Tensor, result: Tensor, mask: Tensor
@@ -200,8 +205,6 @@ class Inpaint(Task):
         """Of ``reference`` tiles at most; ``samples`` are results of as many."""
         if self.generator.channels != 3 or self.tile < restoration.smallest(0):
             return None
-        count = min(samples, reference, len(dataset.images), MEASURED)
-        chosen = torch.linspace(0, len(dataset.images) - 1, count).long().split(BATCH)
 
         def measure(network: nn.Module) -> tuple[Measurement, ...]:
             def restore(seen: Tensor) -> Tensor:
@@ -209,11 +212,10 @@ class Inpaint(Task):
                 drawn = network(torch.cat([picture * 2 - 1, mask], 1)).float()
                 return filled(picture, mask, drawn.add(1).div(2))
 
-            images = (to_network(torch.from_numpy(dataset.images[i.numpy()])) for i in chosen)
             found = restoration.figures(
                 restore,
                 masked(),
-                (x.to(device).add(1).div(2) for x in images),
+                tiles_to_measure(dataset, min(samples, reference), device),
                 0,
                 f"tiles of {dataset.name}",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Annotated
 
@@ -10,9 +11,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...evaluation.paired import lpips_network
+from ...images import to_network
 from ...networks.architecture import Architecture
-from ..losses import LossName
+from ..data.dataset import Dataset
+from ..losses import LOSSES, LossName
 from ..randomness import Numbers
+from ..regularisers import FAKE_LOGIT, REAL_LOGIT
+from ..task import Update
 from ..windows import windows
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -52,6 +57,29 @@ def patches(tiles: Tensor, side: int, random: Numbers, turn: bool) -> Tensor:
         which = turned.nonzero().flatten().to(found.device)
         found[which] = found[which].transpose(2, 3)
     return found
+
+
+def logits(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """All that a discriminator says of each of ``images [b c h w]`` in 0..1: ``[b n]``, float32."""
+    found = discriminator(images * 2 - 1)
+    parts = found if isinstance(found, list) else [found]
+    return torch.cat([part.float().flatten(1) for part in parts], 1)
+
+
+def judged(loss: LossName, of_real: Tensor, of_fake: Tensor) -> Update:
+    """The discriminator's turn: the game at all of its logits."""
+    value = LOSSES[loss].discriminator(of_real, of_fake)
+    signals = {REAL_LOGIT: of_real.mean(), FAKE_LOGIT: of_fake.mean()}
+    return Update("discriminator", {"discriminator": value}, signals)
+
+
+def tiles_to_measure(dataset: Dataset, count: int, device: torch.device) -> Iterator[Tensor]:
+    """``count`` tiles, at most ``MEASURED``, from all over the data: a few at a time,
+    ``[b c h w]`` in 0..1."""
+    total = len(dataset.images)
+    chosen = torch.linspace(0, total - 1, min(count, total, MEASURED)).long()
+    for lot in chosen.split(BATCH):
+        yield to_network(torch.from_numpy(dataset.images[lot.numpy()])).to(device).add(1).div(2)
 
 
 def lpips(result: Tensor, original: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from ...checkpoint import Measurement
 from ...evaluation import restoration
-from ...images import to_network
 from ...networks.architecture import Architecture
 from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
@@ -26,9 +25,18 @@ from ..data.dataset import Dataset
 from ..degradation import Degradation, Shrink, seeded
 from ..losses import LOSSES, LossName
 from ..randomness import Numbers
-from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
-from .pictures import BATCH, MEASURED, SHOWN, Weight, check_game, lpips, patches, with_judge
+from .pictures import (
+    SHOWN,
+    Weight,
+    check_game,
+    judged,
+    logits,
+    lpips,
+    patches,
+    tiles_to_measure,
+    with_judge,
+)
 
 # Charbonnier's, in steps of 0..1.
 SOFT = 1e-3
@@ -143,7 +151,8 @@ class Restore(Task):
             restored = generator(seen).float() if moment.graphs else None
             with torch.no_grad():
                 fake = generator(seen).float() if restored is None else restored.detach()
-            yield self._judging(networks["discriminator"], clean, fake)
+            found = (logits(networks["discriminator"], x) for x in (clean, fake))
+            yield judged(self.loss, *found)
         if restored is None:
             restored = generator(seen).float()
         losses = {self.pixel: self._distance(restored, clean) * self.pixel_weight}
@@ -154,8 +163,8 @@ class Restore(Task):
             discriminator, game = networks["discriminator"], LOSSES[self.loss]
             discriminator.requires_grad_(False)  # its gradients are neither wanted nor paid for
             with torch.no_grad():
-                of_real = _logits(discriminator, clean) if game.relativistic else None
-            of_fake = _logits(discriminator, restored)
+                of_real = logits(discriminator, clean) if game.relativistic else None
+            of_fake = logits(discriminator, restored)
             loss = game.generator(of_fake if of_real is None else of_real, of_fake)
             losses["generator"] = loss * self.adversarial_weight
             discriminator.requires_grad_(True)
@@ -163,12 +172,6 @@ class Restore(Task):
             error = (restored.clamp(0, 1) - clean).square().mean((1, 2, 3))
             psnr = -10 * torch.log10(error.clamp(min=1e-10)).mean()
         yield Update("generator", losses, {"PSNR": psnr})
-
-    def _judging(self, discriminator: nn.Module, clean: Tensor, fake: Tensor) -> Update:
-        of_real, of_fake = _logits(discriminator, clean), _logits(discriminator, fake)
-        loss = LOSSES[self.loss].discriminator(of_real, of_fake)
-        signals = {REAL_LOGIT: of_real.mean(), FAKE_LOGIT: of_fake.mean()}
-        return Update("discriminator", {"discriminator": loss}, signals)
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         if self.pixel == "l1":
@@ -193,15 +196,12 @@ class Restore(Task):
         scale = self.generator.scale
         if self.generator.channels != 3 or self.tile < restoration.smallest(scale):
             return None
-        count = min(samples, reference, len(dataset.images), MEASURED)
-        chosen = torch.linspace(0, len(dataset.images) - 1, count).long().split(BATCH)
 
         def measure(network: nn.Module) -> tuple[Measurement, ...]:
-            pictures = (to_network(torch.from_numpy(dataset.images[i.numpy()])) for i in chosen)
             found = restoration.figures(
                 lambda seen: network(seen).float(),
                 seeded(self.degradation, scale),
-                (x.to(device).add(1).div(2) for x in pictures),
+                tiles_to_measure(dataset, min(samples, reference), device),
                 scale,
                 f"tiles of {dataset.name}",
             )
@@ -216,10 +216,3 @@ class Restore(Task):
         if self.adversarial_weight or self.perceptual_weight:
             return restoration.LPIPS
         return restoration.PSNR_Y if self.generator.scale > 1 else restoration.PSNR_RGB
-
-
-def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """All that it says of each image, ``[b n]``, float32."""
-    found = discriminator(images * 2 - 1)
-    parts = found if isinstance(found, list) else [found]
-    return torch.cat([part.float().flatten(1) for part in parts], 1)

@@ -25,10 +25,9 @@ from ..data.dataset import Dataset
 from ..losses import LOSSES, LossName
 from ..perceptual import CONTENT, content_loss, features_network, style_loss, total_variation
 from ..randomness import Numbers
-from ..regularisers import FAKE_LOGIT, REAL_LOGIT
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 from ..windows import windows
-from .pictures import MEASURED, SHOWN, Weight, check_game, with_judge
+from .pictures import MEASURED, SHOWN, Weight, check_game, judged, logits, with_judge
 
 # Labels of the two kinds of pictures, as folders of these names are sorted.
 CONTENTS, STYLES = 0, 1
@@ -161,7 +160,7 @@ class Style(Task):
             result = generator.decode(target).float() if moment.graphs else None
             with torch.no_grad():
                 fake = generator.decode(target).float() if result is None else result.detach()
-            yield self._judging(discriminator, pairs.style, fake)
+            yield judged(self.loss, *(logits(discriminator, x) for x in (pairs.style, fake)))
         if result is None:
             result = generator.decode(target).float()
         losses = self._distances(result, target, wanted)
@@ -190,19 +189,13 @@ class Style(Task):
         """That the losses look at."""
         return max(self.style_layers, CONTENT + 1)
 
-    def _judging(self, discriminator: nn.Module, style: Tensor, fake: Tensor) -> Update:
-        of_real, of_fake = _logits(discriminator, style), _logits(discriminator, fake)
-        loss = LOSSES[self.loss].discriminator(of_real, of_fake)
-        signals = {REAL_LOGIT: of_real.mean(), FAKE_LOGIT: of_fake.mean()}
-        return Update("discriminator", {"discriminator": loss}, signals)
-
     def _persuading(self, discriminator: nn.Module, style: Tensor, result: Tensor) -> Tensor:
         game = LOSSES[self.loss]
         discriminator.requires_grad_(False)  # its gradients are neither wanted nor paid for
-        of_fake = of_real = _logits(discriminator, result)
+        of_fake = of_real = logits(discriminator, result)
         if game.relativistic:
             with torch.no_grad():
-                of_real = _logits(discriminator, style)
+                of_real = logits(discriminator, style)
         loss = game.generator(of_real, of_fake) * self.adversarial_weight
         discriminator.requires_grad_(True)
         return loss
@@ -274,9 +267,3 @@ def _identity(generator: AdaINNetwork, images: Tensor) -> Tensor:
     with torch.no_grad():
         features = generator.encode(images)
     return (generator.decode(features).float() - images).square().mean()
-
-
-def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """All that it says of each image, ``[b n]``, float32."""
-    parts = discriminator(images * 2 - 1)
-    return torch.cat([part.float().flatten(1) for part in parts], 1)

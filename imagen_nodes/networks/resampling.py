@@ -8,7 +8,11 @@ differentiates any number of times.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -16,17 +20,50 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 
 def double(x: Tensor) -> Tensor:
     """``[b c h w] -> [b c 2h 2w]``: zeros between the pixels, then the filter."""
-    return F.conv_transpose2d(x, _filter(x, 4.0), stride=2, padding=1, groups=x.shape[1])
+    return _Double.apply(x, 4.0) if x.device.type == "cpu" else _doubled(x, 4.0)
 
 
 def halve(x: Tensor) -> Tensor:
     """``[b c h w] -> [b c h/2 w/2]``: the filter, then every other pixel."""
-    return F.conv2d(x, _filter(x, 1.0), stride=2, padding=1, groups=x.shape[1])
+    return _Halve.apply(x, 1.0) if x.device.type == "cpu" else _halved(x, 1.0)
 
 
 def smooth(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
     """The filter alone, ``gain`` its sum: ``[b c h w] -> [b c h+2p-3 w+2p-3]``."""
     return F.conv2d(x, _filter(x, gain), padding=padding, groups=x.shape[1])
+
+
+def _doubled(x: Tensor, gain: float) -> Tensor:
+    return F.conv_transpose2d(x, _filter(x, gain), stride=2, padding=1, groups=x.shape[1])
+
+
+def _halved(x: Tensor, gain: float) -> Tensor:
+    return F.conv2d(x, _filter(x, gain), stride=2, padding=1, groups=x.shape[1])
+
+
+# Each is the other's gradient. On a processor the transposed convolution takes some 15 times as
+# long in bfloat16 as in float32, which torch would not know to avoid on the way back.
+class _Double(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
+        ctx.gain = gain
+        with torch.autocast(x.device.type, enabled=False):
+            return _doubled(x.float(), gain).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        return _Halve.apply(grads[0], ctx.gain), None
+
+
+class _Halve(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
+        ctx.gain = gain
+        return _halved(x, gain)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        return _Double.apply(grads[0], ctx.gain), None
 
 
 def _filter(x: Tensor, gain: float) -> Tensor:

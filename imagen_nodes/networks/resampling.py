@@ -30,7 +30,9 @@ def halve(x: Tensor) -> Tensor:
 
 def smooth(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
     """The filter alone, ``gain`` its sum: ``[b c h w] -> [b c h+2p-3 w+2p-3]``."""
-    return F.conv2d(x, _filter(x, gain), padding=padding, groups=x.shape[1])
+    if x.device.type == "cpu":
+        return _Smooth.apply(x, padding, gain)
+    return _smoothed(x, padding, gain)
 
 
 def _doubled(x: Tensor, gain: float) -> Tensor:
@@ -41,8 +43,13 @@ def _halved(x: Tensor, gain: float) -> Tensor:
     return F.conv2d(x, _filter(x, gain), stride=2, padding=1, groups=x.shape[1])
 
 
-# Each is the other's gradient. On a processor the transposed convolution takes some 15 times as
-# long in bfloat16 as in float32, which torch would not know to avoid on the way back.
+def _smoothed(x: Tensor, padding: int, gain: float) -> Tensor:
+    return F.conv2d(x, _filter(x, gain), padding=padding, groups=x.shape[1])
+
+
+# On a processor the transposed convolution takes some 15 times as long in bfloat16 as in float32,
+# and torch's second derivative asks for that of the filter too, channel by channel. The filter is
+# symmetric and constant: doubling and halving are each other's gradient, and smoothing its own.
 class _Double(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
@@ -64,6 +71,17 @@ class _Halve(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
         return _Double.apply(grads[0], ctx.gain), None
+
+
+class _Smooth(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, padding: int, gain: float) -> Tensor:
+        ctx.padding, ctx.gain = padding, gain
+        return _smoothed(x, padding, gain)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        return _Smooth.apply(grads[0], 3 - ctx.padding, ctx.gain), None, None
 
 
 def _filter(x: Tensor, gain: float) -> Tensor:

@@ -55,7 +55,15 @@ def register_folder() -> None:
 
 
 class ComfyHost:
-    """ComfyUI's folders, devices and progress bar."""
+    """ComfyUI's folders, devices and progress bar, for the node of that id.
+
+    Args:
+        saved: what pictures saved in this run carry beside the prompt; None where they carry
+            nothing else, as with a prompt that did not come from the page."""
+
+    def __init__(self, node_id: str = "", saved: dict[str, Any] | None = None) -> None:
+        self.node_id = node_id
+        self._saved = saved
 
     @property
     def device(self) -> torch.device:
@@ -103,6 +111,10 @@ class ComfyHost:
             # Results stay in ComfyUI's cache: their weights should not stay on its GPU.
             model.network.to(management.unet_offload_device())
 
+    def carry(self, kind: str, value: str) -> None:
+        if self._saved is not None:
+            self._saved.setdefault(kind, {}).setdefault(self.node_id, []).append(value)
+
     def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
         """Moves the bar; raises ComfyUI's own exception where the user has cancelled."""
         shown = None if preview is None else ("JPEG", preview, 512)
@@ -120,7 +132,10 @@ def adapter(node: DeclaredNode) -> type[io.ComfyNode]:
 
         @classmethod
         def execute(cls, **values: Any) -> io.NodeOutput:
-            result = node.run(host, values)
+            now = (
+                ComfyHost(cls.hidden.unique_id, cls.hidden.extra_pnginfo) if node.carries else host
+            )
+            result = node.run(now, values)
             return io.NodeOutput(*result.outputs, ui=result.ui or None)
 
         @classmethod
@@ -143,6 +158,7 @@ def schema(node: DeclaredNode, host: ComfyHost) -> io.Schema:
         outputs=[_output(port) for port in node.outputs],
         is_output_node=node.is_output,
         is_input_list=node.takes_lists,
+        hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo] if node.carries else [],
     )
 
 

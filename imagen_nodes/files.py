@@ -1,4 +1,4 @@
-"""Writing files and folders whole or not at all."""
+"""Writing files and folders whole or not at all; and what a PNG says beside its pixels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .errors import StorageError, UsageError
+from .errors import DataError, StorageError, UsageError
 
 # Ends the names of files that are being written.
 PARTIAL = ".partial"
+# What a PNG begins with.
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
@@ -90,3 +92,17 @@ def sweep(folder: Path) -> None:
     """Delete what processes that were killed while they wrote in ``folder`` left behind."""
     for path in folder.rglob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
+
+
+def png_texts(path: Path) -> dict[str, str]:
+    """The text chunks of a PNG, by keyword.
+
+    Raises:
+        DataError: it is damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return dict(getattr(picture, "text", {}))
+    except Exception as error:  # whatever Pillow raises on a damaged file
+        raise DataError(f"{path}: a damaged PNG: {error}") from error

@@ -9,10 +9,11 @@ from pathlib import Path
 from .errors import CheckpointError, DataError, UsageError
 
 # Files with a card; files that hold tensors by the word of their format; and what Load Checkpoint
-# takes: of the latter, those whose tensors torch's weights-only loader reads.
+# takes: of the latter, those whose tensors torch's weights-only loader reads. Files with latents.
 CHECKPOINTS = frozenset({".safetensors"})
 PICKLES = frozenset({".pt", ".pth", ".pkl", ".ckpt", ".bin"})
 WEIGHTS = CHECKPOINTS | PICKLES - {".pkl"}
+LATENTS = CHECKPOINTS | {".png"}
 ABOUT_PICKLES = (
     "a pickle, which can run code when it is opened, so it is not opened. Use a .safetensors file; "
     "imagen-nodes import FILE -o OUT.safetensors makes one of it, and runs nothing of it"
@@ -68,8 +69,8 @@ def annotated(folders: Mapping[str, Path], name: str, what: str, or_folder: bool
 
 
 def latents_in(folders: Mapping[str, Path]) -> list[str]:
-    """Names of files of latents, as :func:`annotated` takes them."""
-    inputs, outputs = (files([folders[kind]], CHECKPOINTS) for kind in ("input", "output"))
+    """Names of files that may hold latents, as :func:`annotated` takes them."""
+    inputs, outputs = (files([folders[kind]], LATENTS) for kind in ("input", "output"))
     return [*inputs, *(f"{name} [output]" for name in outputs)]
 
 

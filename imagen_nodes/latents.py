@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Base64Bytes, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from .errors import DataError
-from .files import write_atomically
+from .files import PNG, png_texts, write_atomically
+from .graph.host import Host
 
 # What marks a file of latents.
 FILE_KEY, FILE_VERSION = "imagen_nodes.latents", "1"
+# A picture carries such files, for each node by its id; of so many bytes at most.
+Carried = dict[str, Annotated[list[Base64Bytes], Field(min_length=1)]]
+CARRIED_BYTES = 256 << 10
 
 Way = Literal["linear", "spherical"]
 
@@ -170,31 +177,92 @@ def labelled(latents: Latents, numbers: list[int], every: bool) -> Latents:
     return latents.with_labels(turns[: latents.count])
 
 
+def pick(latents: Latents, number: int) -> Latents:
+    """The one of that number, counted from 1.
+
+    Raises:
+        DataError: there are not so many."""
+    if number > latents.count:
+        raise DataError(f"number {number}: there are {latents.count} latents")
+    return latents.part(slice(number - 1, number))
+
+
 def save(path: Path, latents: Latents) -> None:
     """Write latents as a safetensors file, whole or not at all.
 
     Raises:
         StorageError: it cannot be written."""
+    write_atomically(path, _to_bytes(latents))
+
+
+def carry(host: Host, latents: Latents) -> None:
+    """Let pictures that are saved later in this run carry them, unless they are too large for
+    that."""
+    content = _to_bytes(latents)
+    if len(content) <= CARRIED_BYTES:
+        host.carry(FILE_KEY, base64.b64encode(content).decode())
+
+
+def _to_bytes(latents: Latents) -> bytes:
     from safetensors.torch import save as to_bytes
 
     tensors = {"w" if latents.z is None else "z": latents.values.contiguous()}
     if latents.labels is not None:
         tensors["labels"] = latents.labels.contiguous()
-    write_atomically(path, to_bytes(tensors, {FILE_KEY: FILE_VERSION}))
+    return to_bytes(tensors, {FILE_KEY: FILE_VERSION})
 
 
-def load(path: Path) -> Latents:
-    """The latents in a file that :func:`save` wrote.
+def load(path: Path, node: str = "") -> Latents:
+    """The latents in a file that :func:`save` wrote, or those that a PNG carries.
+
+    Args:
+        node: the id of the node that a PNG carries latents of; needed where there are several.
 
     Raises:
-        DataError: it is none, or damaged."""
-    from safetensors import SafetensorError, safe_open
+        DataError: there are none, or they are damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if not content.startswith(PNG):
+        return _from_bytes(path, content)
+    parts = [_from_bytes(path, part) for part in _carried(path, node)]
+    if len({(p.w is None, p.labels is None, p.values.shape[1:]) for p in parts}) > 1:
+        raise DataError(f"{path}: carries latents of several kinds. Load them from a file")
+    labels = [p.labels for p in parts if p.labels is not None]
+    values = torch.cat([p.values for p in parts])
+    return parts[0].with_values(values, torch.cat(labels) if labels else None)
+
+
+def _carried(path: Path, node: str) -> list[bytes]:
+    """The files of latents of one node in a PNG."""
+    text = png_texts(path).get(FILE_KEY)
+    if text is None:
+        raise DataError(
+            f"{path}: this picture carries no latents. Use one that Save Image wrote after "
+            "Generate, or a file that Save Latents wrote"
+        )
+    try:
+        found = TypeAdapter(Carried).validate_json(text)
+    except ValidationError as error:
+        raise DataError(f"{path}: the latents that it carries are damaged") from error
+    ids = ", ".join(found)
+    if node and node not in found:
+        raise DataError(f"{path}: no latents of node {node}. There are those of {ids}")
+    if not node and len(found) > 1:
+        raise DataError(f"{path}: carries the latents of nodes {ids}: say which (node)")
+    return found[node or next(iter(found))]
+
+
+def _from_bytes(path: Path, content: bytes) -> Latents:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
 
     try:
-        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            version = (file.metadata() or {}).get(FILE_KEY)
-            tensors: dict[str, Tensor] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        tensors = from_bytes(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        version = header.get("__metadata__", {}).get(FILE_KEY)
+    except (SafetensorError, ValueError) as error:
         raise DataError(f"{path}: not a file of latents that can be read: {error}") from error
     axes = {"z": 2, "w": 3, "labels": 1}
     values = [name for name in ("z", "w") if name in tensors]

@@ -17,12 +17,13 @@ class Generate(Node):
     """Turn latents into images with a generator.
 
     The same file, seed and device give the same pixels, in ComfyUI and headless, and whatever else
-    is in the batch.
+    is in the batch. Pictures saved in the same run carry the latents, for Load Latents.
     """
 
     id = "ImagenGenerate"
     title = "Generate"
     category = "Imagen/generate"
+    carries = True
 
     model: Model
     """Generator."""
@@ -33,9 +34,11 @@ class Generate(Node):
     each image of the batch, always the same for its number; nothing."""
 
     def run(self, host: Host) -> Images:
-        from imagen_nodes import generation
+        from imagen_nodes import generation, latents
 
-        return Images(generation.generate(host, self.model, self.latent, self.noise))
+        image = generation.generate(host, self.model, self.latent, self.noise)
+        latents.carry(host, self.latent)
+        return Images(image)
 
 
 class ImageGrid(Node):

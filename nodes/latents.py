@@ -129,14 +129,23 @@ class SaveLatents(Node):
 
 
 class LoadLatents(Node):
-    """Load latents that Save Latents wrote."""
+    """Load latents that Save Latents wrote, or those of a picture.
+
+    A PNG that Save Image wrote carries the latents of the Generate nodes that ran before it, those
+    of the whole batch, unless they are more than 256 KiB. In ComfyUI it does not where Generate had
+    nothing to do, because its result was still there from the last run.
+    """
 
     id = "ImagenLoadLatents"
     title = "Load Latents"
     category = "Imagen/latents"
 
     name: Annotated[str, Choices("latents")]
-    """File in the input folder; ``name [output]`` lies in the output folder."""
+    """File or PNG in the input folder; ``name [output]`` lies in the output folder."""
+    number: Annotated[int, Field(ge=0, le=1_000_000), Added()] = 0
+    """Only this one of them, counted from 1; 0: all."""
+    node: Annotated[str, Added()] = ""
+    """Id of the Generate node that is meant, where a picture carries the latents of several."""
 
     @classmethod
     def fingerprint(cls, host, values):
@@ -146,4 +155,5 @@ class LoadLatents(Node):
     def run(self, host: Host) -> Sampled:
         from imagen_nodes import latents
 
-        return Sampled(latents.load(host.latents(self.name)))
+        found = latents.load(host.latents(self.name), self.node.strip())
+        return Sampled(latents.pick(found, self.number) if self.number else found)

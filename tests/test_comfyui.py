@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from imagen_nodes import latents
 from imagen_nodes.runner import Runner
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +102,31 @@ def test_the_nodes_are_there_with_their_declarations(comfyui):
 def test_same_workflow_same_pixels(comfyui, tmp_path, name):
     address, output = comfyui
     prompt = json.loads((EXAMPLES / f"{name}.json").read_text())
-    prompt_id = ask(f"{address}/prompt", {"prompt": prompt})["prompt_id"]
+    shown_there = outputs(address, {"prompt": prompt})
+    runner = Runner(input=EXAMPLES.parent / "input", output=tmp_path)
+    ours = runner.run(prompt)
+    for node, shown in shown_there.items():
+        for picture, file in zip(shown["images"], ours[node].files, strict=True):
+            for a, b in zip(frames(output / picture["filename"]), frames(file), strict=True):
+                assert np.array_equal(a, b)
+
+
+def test_pictures_carry_latents(comfyui):
+    """Where the page, which gives ``extra_pnginfo``, asks."""
+    address, output = comfyui
+    prompt = json.loads((EXAMPLES / "generate.json").read_text())
+    (sample,) = (n for n in prompt.values() if n["class_type"] == "ImagenSampleNoise")
+    (generate,) = (k for k, n in prompt.items() if n["class_type"] == "ImagenGenerate")
+    sample["inputs"] |= {"seed": 77, "count": 3}
+    body = {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": {}}}}
+    ((picture,),) = (shown["images"] for shown in outputs(address, body).values())
+    found = latents.load(output / picture["filename"], generate)
+    assert np.array_equal(found.values, latents.sample(3, found.values.shape[1], 77).values)
+
+
+def outputs(address, body):
+    """What the nodes of a prompt showed."""
+    prompt_id = ask(f"{address}/prompt", body)["prompt_id"]
     for _ in range(240):
         history = ask(f"{address}/history/{prompt_id}")
         if history:
@@ -109,12 +134,7 @@ def test_same_workflow_same_pixels(comfyui, tmp_path, name):
         time.sleep(0.25)
     entry = history[prompt_id]
     assert entry["status"]["status_str"] == "success", entry["status"]
-    runner = Runner(input=EXAMPLES.parent / "input", output=tmp_path)
-    ours = runner.run(prompt)
-    for node, shown in entry["outputs"].items():
-        for picture, file in zip(shown["images"], ours[node].files, strict=True):
-            for a, b in zip(frames(output / picture["filename"]), frames(file), strict=True):
-                assert np.array_equal(a, b)
+    return entry["outputs"]
 
 
 def frames(path):

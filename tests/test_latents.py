@@ -234,6 +234,83 @@ def test_saved_and_loaded_in_workflows(runner, tmp_path):
     assert results["3"].files[0].name == "x_00002_.safetensors"
 
 
+def test_pictures_carry_latents(runner, tmp_path):
+    """Of Generate, also where its result was there from the last run; and of which of several."""
+
+    def node(kind, **inputs):
+        return {"class_type": kind, "inputs": inputs}
+
+    prompt = {
+        "1": node("ImagenLoadCheckpoint", name="cgan-cifar10.safetensors"),
+        "2": node("ImagenSampleNoise", model=["1", 0], seed=4, count=3),
+        "3": node("ImagenGenerate", model=["1", 0], latent=["2", 0]),
+        "4": node("SaveImage", images=["3", 0], filename_prefix="a"),
+    }
+    for prefix in ("a", "b"):
+        prompt["4"]["inputs"]["filename_prefix"] = prefix
+        files = runner.run(prompt)["4"].files
+        assert len(files) == 3
+        for file in files:
+            found = latents.load(file)
+            assert torch.equal(found.z, latents.sample(3, 100, 4).z)
+            assert found.labels.tolist() == [4, 5, 6]
+    load = node("ImagenLoadLatents", name="b_00002_.png [output]", number=2)
+    prompt |= {"5": load, "6": node("ImagenGenerate", model=["1", 0], latent=["5", 0])}
+    prompt["7"] = node("SaveImage", images=["6", 0], filename_prefix="c")
+    results = runner.run(prompt)
+    assert torch.equal(results["6"]["image"], results["3"]["image"][1:2])
+    (file,) = results["7"].files
+    assert latents.load(file, "6").count == 1
+    assert latents.load(file, "3").count == 3
+    with pytest.raises(DataError, match=r"carries the latents of nodes 3, 6: say which \(node\)"):
+        latents.load(file)
+    with pytest.raises(DataError, match="no latents of node 9"):
+        latents.load(file, "9")
+    with pytest.raises(DataError, match="number 4: there are 3 latents"):
+        latents.pick(latents.load(file, "3"), 4)
+
+
+def test_many_latents_do_not_travel():
+    class Host:
+        found = None
+
+        def carry(self, kind, value):
+            self.found = kind, value
+
+    host = Host()
+    latents.carry(host, Latents(torch.zeros(150, 512)))
+    assert host.found is None
+    latents.carry(host, Latents(torch.zeros(120, 512)))
+    assert host.found[0] == latents.FILE_KEY
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "this picture carries no latents. Use one that Save Image wrote"),
+        ("[]", "the latents that it carries are damaged"),
+        ('{"1": []}', "the latents that it carries are damaged"),
+        ('{"1": ["A"]}', "the latents that it carries are damaged"),
+        ('{"1": ["AAAA"]}', "not a file of latents that can be read"),
+    ],
+)
+def test_pictures_that_carry_none(tmp_path, text, message):
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    if text is not None:
+        texts.add_text(latents.FILE_KEY, text)
+    path = tmp_path / "a.png"
+    Image.new("RGB", (2, 2)).save(path, pnginfo=texts)
+    with pytest.raises(DataError) as info:
+        latents.load(path)
+    assert message in str(info.value)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match="a damaged PNG"):
+        latents.load(path)
+
+
 def test_files_stay_in_their_folders(runner, tmp_path):
     from imagen_nodes.errors import UsageError
 

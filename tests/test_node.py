@@ -118,7 +118,7 @@ def test_ids_are_file_formats():
         ),
         ("ImagenInvert", "model", "image", "steps", "rate", "perceptual", "label", "seed", "mask"),
         ("ImagenSaveLatents", "latent", "filename_prefix"),
-        ("ImagenLoadLatents", "name"),
+        ("ImagenLoadLatents", "name", "number", "node"),
         ("ImagenGenerate", "model", "latent", "noise"),
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
         ("ImagenRankByDiscriminator", "model", "image", "count", "label", "latent"),

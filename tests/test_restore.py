@@ -27,7 +27,7 @@ from imagen_nodes.training.degradation import Noise, Photo, Shrink
 from imagen_nodes.training.loop import beginning
 from imagen_nodes.training.randomness import Numbers
 from imagen_nodes.training.task import Batch, Moment
-from imagen_nodes.training.tasks.pictures import patches
+from imagen_nodes.training.tasks.pictures import lpips, patches
 from imagen_nodes.training.tasks.restore import Restore
 
 SMALL = {"generator": {"scale": 2, "width": 8, "depth": 1}, "tile": 32, "patch": 16}
@@ -251,6 +251,21 @@ def test_the_game_and_the_perceptual_loss():
     sum(restore.losses.values()).backward()
     assert networks["generator"].bias.grad is not None
     assert networks["discriminator"].gain.grad is None
+
+
+def test_lpips_begins_anywhere_in_the_first_pixels():
+    """A network that is always judged in the same phase learns a grid."""
+    a, b = smooth(2, 64) * 2 - 1, torch.zeros(2, 3, 64, 64)
+    network = lpips_network()
+    found = {value(lpips(a, b, Numbers(torch.Generator().manual_seed(i)))) for i in range(4)}
+    assert len(found) == 4
+    shares = torch.Generator().manual_seed(7)
+    down, right = (int(16 * share) for share in torch.rand(2, generator=shares).tolist())
+    expected = network(a[:, :, down:, right:], b[:, :, down:, right:]).mean()
+    assert (down, right) != (0, 0)
+    assert value(lpips(a, b, Numbers(torch.Generator().manual_seed(7)))) == pytest.approx(
+        value(expected)
+    )
 
 
 def test_patches_are_windows_and_their_turned_ones():

@@ -19,10 +19,12 @@ from .workflow import is_link
 
 @dataclass(frozen=True)
 class Entry:
-    """A node's results: a list of values for each output, and what it shows."""
+    """A node's results: a list of values for each output, what it shows, and what pictures that
+    are saved later carry of it."""
 
     slots: list[list[Any]]
     ui: dict[str, Any]
+    carried: tuple[tuple[str, str], ...] = ()
 
 
 class Cache:

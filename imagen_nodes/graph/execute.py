@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,8 @@ class RunHost(Host, Protocol):
     """A host that the executor tells which node is running."""
 
     node_id: str
+    carried: list[tuple[str, str]]
+    """What the node that is running has given to :meth:`carry`, in order."""
 
     def saved(self, ui: Mapping[str, Any]) -> tuple[Path, ...]:
         """The files that a node's ``ui`` names."""
@@ -66,9 +68,14 @@ def execute(
             about = {"node": node_id, "type": node["class_type"]}
             about["title"] = title(checked.prompt, node_id)
             listen({"event": "node", **about, "cached": found is not None})
+            host.node_id, host.carried = node_id, []
             if found is None:
                 found = _run_node(checked, node_id, types, host, entries)
+                found = replace(found, carried=tuple(host.carried))
                 cache.put(keys[node_id], found)
+            else:
+                for kind, value in found.carried:
+                    host.carry(kind, value)
             entries[node_id] = found
             if found.ui:
                 files = [str(path) for path in host.saved(found.ui)]
@@ -90,7 +97,6 @@ def _run_node(
 ) -> Entry:
     node = checked.prompt[node_id]
     node_type = types[node["class_type"]]
-    host.node_id = node_id
     try:
         return map_over_lists(node_type, host, gather(node["inputs"], node_type, entries))
     except Cancelled:

@@ -59,6 +59,12 @@ class Host(Protocol):
         """Where files of a kind, ``output`` or ``temp``, are saved."""
         ...
 
+    def carry(self, kind: str, value: str) -> None:
+        """Let the pictures that are saved later in this run carry ``value`` beside the workflow:
+        under ``kind``, a list for each node by its id. Only for nodes that declare that they
+        ``carry``."""
+        ...
+
     def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
         """Report a step.
 

@@ -49,6 +49,7 @@ class LocalHost:
         self.metadata = dict(metadata or {})
         self.listen = listen
         self.node_id = ""
+        self.carried: list[tuple[str, str]] = []
         self._device_name = device
         self._device: torch.device | None = None
         # ComfyUI marks the previews of one session with five random letters.
@@ -96,6 +97,10 @@ class LocalHost:
 
     def data(self, name: str) -> Path:
         return annotated(self.folders, name, "pictures", or_folder=True)
+
+    def carry(self, kind: str, value: str) -> None:
+        self.metadata.setdefault(kind, {}).setdefault(self.node_id, []).append(value)
+        self.carried.append((kind, value))
 
     def progress(self, done: int, total: int, preview: Image.Image | None = None) -> None:
         self.listen({"event": "progress", "node": self.node_id, "done": done, "total": total})

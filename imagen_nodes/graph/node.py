@@ -133,6 +133,8 @@ class Node(Spec):
     category: ClassVar[str]
     is_output: ClassVar[bool] = False
     takes_lists: ClassVar[bool] = False
+    carries: ClassVar[bool] = False
+    """Uses :meth:`~.host.Host.carry`."""
     checked: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -159,6 +161,7 @@ class DeclaredNode:
         self.category = node.category
         self.is_output = node.is_output
         self.takes_lists = node.takes_lists
+        self.carries = node.carries
         self.checked = node.checked
         self.check = node.check
         self.fingerprint = node.fingerprint

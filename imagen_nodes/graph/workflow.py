@@ -12,13 +12,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import UsageError, WorkflowError
+from ..errors import DataError, UsageError, WorkflowError
+from ..files import PNG, png_texts
 from ..spec import short
 from .node import NodeType
 
 Prompt = dict[str, dict[str, Any]]
-
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read(path: Path) -> Prompt:
@@ -158,13 +157,10 @@ def _value(text: str, kind: str, assignment: str) -> Any:
 
 
 def _embedded(path: Path) -> str:
-    from PIL import Image
-
     try:
-        with Image.open(path) as picture:
-            text = getattr(picture, "text", {})
-    except Exception as error:  # whatever Pillow raises on a damaged file
-        raise WorkflowError(f"{path}: a damaged PNG: {error}") from error
+        text = png_texts(path)
+    except DataError as error:
+        raise WorkflowError(str(error)) from error
     if "prompt" not in text:
         raise WorkflowError(f"{path}: this picture carries no workflow (no text chunk 'prompt')")
     return text["prompt"]

@@ -157,7 +157,7 @@ class Inpaint(Task):
         }
         result = filled(clean, mask, drawn)
         if self.perceptual_weight:
-            losses["lpips"] = lpips(result, clean) * self.perceptual_weight
+            losses["lpips"] = lpips(result, clean, moment.random) * self.perceptual_weight
         if self.discriminator is not None:
             losses |= self._game(networks["discriminator"], clean, result, mask)
         with torch.no_grad():

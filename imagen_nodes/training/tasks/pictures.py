@@ -22,6 +22,8 @@ from ..windows import windows
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Of a loss; 0: it is not computed."""
+# Of SqueezeNet's features, the coarsest lie 16 px apart.
+SHIFT = 15
 # Rows of pictures in a preview.
 SHOWN = 16
 # Tiles that are measured at most, and at a time.
@@ -82,8 +84,16 @@ def tiles_to_measure(dataset: Dataset, count: int, device: torch.device) -> Iter
         yield to_network(torch.from_numpy(dataset.images[lot.numpy()])).to(device).add(1).div(2)
 
 
-def lpips(result: Tensor, original: Tensor) -> Tensor:
-    """Mean LPIPS (SqueezeNet) of RGB pictures ``[b 3 h w]`` in -1..1."""
+def lpips(result: Tensor, original: Tensor, random: Numbers) -> Tensor:
+    """Mean LPIPS (SqueezeNet) of RGB pictures ``[b 3 h w]`` in -1..1, of 32 px or more.
+
+    Both begin up to ``SHIFT`` px further in, at random: SqueezeNet looks at every other pixel, and
+    a network that is always judged in the same phase learns a grid that it does not see."""
+    down, right = (
+        int(share * min(SHIFT + 1, side - 31))
+        for share, side in zip(random.shared(2), result.shape[2:], strict=True)
+    )
+    result, original = result[:, :, down:, right:], original[:, :, down:, right:]
     with torch.autocast(result.device.type, enabled=False):
         return _lpips(result.device)(result, original).mean()
 

@@ -157,7 +157,7 @@ class Restore(Task):
             restored = generator(seen).float()
         losses = {self.pixel: self._distance(restored, clean) * self.pixel_weight}
         if self.perceptual_weight:
-            distance = lpips(restored * 2 - 1, clean * 2 - 1)
+            distance = lpips(restored * 2 - 1, clean * 2 - 1, moment.random)
             losses["lpips"] = distance * self.perceptual_weight
         if self.discriminator is not None:
             discriminator, game = networks["discriminator"], LOSSES[self.loss]

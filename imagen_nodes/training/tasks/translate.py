@@ -147,7 +147,7 @@ class Translate(Task):
             made = generator(given, random.uniform).float()
         losses = {"l1": F.l1_loss(made, target) * self.l1_weight} if self.l1_weight else {}
         if self.perceptual_weight:
-            losses["lpips"] = lpips(made, target) * self.perceptual_weight
+            losses["lpips"] = lpips(made, target, moment.random) * self.perceptual_weight
         if self.discriminator is not None:
             losses |= self._game(networks["discriminator"], given, target, made)
         with torch.no_grad():

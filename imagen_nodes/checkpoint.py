@@ -8,6 +8,7 @@ only then reads data. Nothing in a file is ever executed.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from .errors import CheckpointError
-from .files import write_atomically
+from .files import file_atomically
 from .folders import ABOUT_PICKLES, PICKLES
 from .spec import Spec, problems
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from .networks.architecture import Architecture
 
@@ -223,7 +224,6 @@ def save(path: Path, card: Card, network: nn.Module, half: bool = False) -> None
         StorageError: the file cannot be written (a full disk, no permission).
     """
     import torch
-    from safetensors.torch import save as to_bytes
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
@@ -231,7 +231,7 @@ def save(path: Path, card: Card, network: nn.Module, half: bool = False) -> None
             name: tensor.half() if tensor.dtype == torch.float32 else tensor
             for name, tensor in tensors.items()
         }
-    write_atomically(path, to_bytes(tensors, _metadata(card)))
+    _write(path, tensors, card)
 
 
 def recard(path: Path, card: Card) -> None:
@@ -240,9 +240,19 @@ def recard(path: Path, card: Card) -> None:
     Raises:
         StorageError: the file cannot be written."""
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
-    from safetensors.torch import save as to_bytes
 
-    write_atomically(path, to_bytes(load_file(path), _metadata(card)))
+    _write(path, load_file(path), card)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], card: Card) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+    with file_atomically(path) as temporary:
+        try:
+            save_file(tensors, temporary, _metadata(card))
+        except SafetensorError as error:  # its own words for the system's
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def _metadata(card: Card) -> dict[str, str]:

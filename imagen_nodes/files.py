@@ -19,32 +19,43 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def write_atomically(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
-    """Write ``content`` (bytes, or a function that writes to the open file) so that ``path`` holds
-    the old file or the whole new one at every moment, a power cut included.
+    """Write ``content`` (bytes, or a function that writes to the open file): see
+    :func:`file_atomically`.
 
     Raises:
         StorageError: it cannot be written; nothing is left behind.
     """
-    temporary = ""
+    with file_atomically(path) as temporary, temporary.open("wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content)
+
+
+@contextmanager
+def file_atomically(path: Path) -> Generator[Path]:
+    """A file to write, which becomes ``path`` when the block ends, so that ``path`` holds the old
+    file or the whole new one at every moment, a power cut included. If it does not end well,
+    nothing is left behind.
+
+    Raises:
+        StorageError: it cannot be written."""
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL
-        )
-        with os.fdopen(handle, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            file.flush()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except OSError as error:
         raise StorageError.at(path, error) from error
     finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ where they are in the file until somebody asks for them.
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,7 @@ class StoredTensor:
         flat = torch.frombuffer(memory[start:end], dtype=dtype)
         if flat.data_ptr() % size:
             flat = torch.frombuffer(bytearray(memory[start:end]), dtype=dtype)
+            forget(memory[start:end])
         return flat.as_strided(self.shape, self._strides)
 
 
@@ -208,7 +210,25 @@ class NumpyArray:
         kind = np.dtype(self._type.dtype).newbyteorder(">" if self._type.big_endian else "<")
         order = "F" if self._columns_first else "C"
         array = np.frombuffer(values, kind).reshape(self.shape, order=order)
-        return torch.from_numpy(np.array(array, dtype=self._type.dtype, order="C"))
+        found = torch.from_numpy(np.array(array, dtype=self._type.dtype, order="C"))
+        forget(values)
+        return found
+
+
+def forget(values: memoryview | bytes) -> None:
+    """Give back the memory of a part of a mapped file that has been copied: a large file would be
+    held twice. It is read again if somebody asks."""
+    import numpy as np
+
+    mapped = values.obj if isinstance(values, memoryview) else None
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mapped, "madvise"):
+        return
+    first, start = (np.frombuffer(part, np.uint8).ctypes.data for part in (mapped, values))
+    # Of whole pages only: others may be of a tensor that shares them.
+    page = mmap.PAGESIZE
+    begin, end = -(-(start - first) // page), (start - first + len(values)) // page
+    if begin < end:
+        mapped.madvise(mmap.MADV_DONTNEED, begin * page, (end - begin) * page)
 
 
 Tensor = StoredTensor | NumpyArray

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from .networks.architecture import Architecture
+    from .networks.architecture import Architecture, Network
 
 CARD_KEY = "imagen_nodes.card"
 # Bytes; safetensors' own.
@@ -140,14 +140,14 @@ class Model:
     name: str
     card: Card
     architecture: Architecture
-    network: nn.Module
+    network: Network
 
 
 @dataclass(frozen=True)
 class Running:
     """A model's network where and how it runs, for as long as the host says."""
 
-    network: nn.Module
+    network: Network
     device: torch.device
 
 
@@ -207,10 +207,11 @@ def load(path: Path) -> Model:
 
 
 def placed(model: Model, device: torch.device) -> Running:
-    """The model's network, moved to ``device``, in channels_last."""
+    """The model's network, moved to ``device``, in channels_last unless it cannot."""
     import torch
 
-    model.network.to(device, memory_format=torch.channels_last)  # pyright: ignore
+    order = torch.channels_last if model.network.any_order else torch.preserve_format
+    model.network.to(device, memory_format=order)  # pyright: ignore
     return Running(model.network, device)
 
 

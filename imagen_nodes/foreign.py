@@ -34,6 +34,9 @@ TASKS = {
     "Restoration": "restoration",
     "Inpainting": "inpainting",
 }
+# Of convolutions alone, which are faster in channels_last. Others may view their maps in the order
+# that their authors had, or have weights of five axes, which are in no such order.
+CONVOLUTIONAL = frozenset({"Compact", "DnCNN", "ESRGAN", "LaMa", "SPAN"})
 # Longest side of a tile, px, by whether spandrel advises against tiles: such networks judge the
 # picture as a whole, or cut it up themselves.
 TILE, WHOLE = 512, 2048
@@ -68,13 +71,19 @@ class ForeignNetwork(Network):
         self.model = cast(nn.Module, descriptor.model)
         self._descriptor: Any = descriptor
         self._masked = descriptor.purpose == "Inpainting"
+        self._of_faces = descriptor.purpose == "FaceSR"
         self._exact = not descriptor.supports_bfloat16
+        self.any_order = descriptor.architecture.name in CONVOLUTIONAL
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
+        if not self.any_order:
+            x = x.contiguous()
         with torch.autocast(kind, enabled=False) if self._exact else nullcontext():
             if self._masked:
                 return self._descriptor(x[:, :-1], x[:, -1:].round())
+            if self._of_faces:  # which take and give -1..1, and of that spandrel knows nothing
+                return self.model(x * 2 - 1)[0].add(1).div(2).clamp(0, 1)
             return self._descriptor(x)
 
     def initialise(self, random: Generator) -> None:

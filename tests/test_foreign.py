@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from imagen_nodes import checkpoint, foreign
+from imagen_nodes import checkpoint, foreign, super_resolution
 from imagen_nodes.errors import CheckpointError
 from imagen_nodes.folders import shipped
+from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.tiles import Sizes
 
 MODELS = Path(__file__).parent / "data" / "golden" / "models" / "upscale_models"
@@ -90,6 +91,33 @@ def test_inpainting_networks_take_a_mask(monkeypatch):
     with torch.inference_mode():
         filled = model.network(torch.cat((noise(1, 3, 16, 16), noise(1, 1, 16, 16)), 1))
     assert filled.shape == (1, 3, 16, 16)
+
+
+def test_networks_with_an_order_of_their_own_run(monkeypatch):
+    """GFPGAN views its maps, and has weights of five axes: neither goes in channels_last. It takes
+    and gives -1..1."""
+    from spandrel.architectures.GFPGAN import GFPGAN
+
+    with torch.device("meta"):
+        network = GFPGAN(
+            out_size=512, num_style_feat=512, channel_multiplier=2, decoder_load_path=None,
+            fix_decoder=False, num_mlp=8, input_is_latent=True, different_w=True, narrow=1,
+            sft_half=True,
+        )  # fmt: skip
+    state = {
+        key: torch.zeros_like(value, device="cpu") for key, value in network.state_dict().items()
+    }
+    state["stylegan_decoder.to_rgbs.6.bias"] += 0.5
+    monkeypatch.setattr(foreign, "tensors", lambda path: state)
+    model = foreign.open_model(Path("GFPGANv1.4.pth"))
+    assert model.card.task == "face restoration"
+    image, seen = noise(1, 8, 12, 3), []
+    model.network.model.register_forward_pre_hook(lambda module, x: seen.append(x[0]))
+    result = super_resolution.restore(LocalHost(device="cpu"), model, image)
+    torch.testing.assert_close(result, torch.full_like(image, 0.75), atol=1e-3, rtol=0)
+    (x,) = seen
+    assert x.shape == (1, 3, 512, 512)
+    torch.testing.assert_close(x[:, :, :8, :12], image.movedim(3, 1) * 2 - 1)
 
 
 def traced(network, path):

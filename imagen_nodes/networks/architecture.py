@@ -16,6 +16,9 @@ from ..tiles import Sizes, Tiling
 class Network(nn.Module):
     """A network that an architecture builds."""
 
+    any_order: bool = True
+    """Whether its maps and weights may lie in memory in any order of their axes."""
+
     @abstractmethod
     def initialise(self, random: Generator) -> None:
         """Draw new weights, all of them from ``random``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from scipy import ndimage
 from torch import Tensor
@@ -12,6 +14,9 @@ from .errors import CheckpointError, DataError
 from .graph.host import Host
 from .networks.architecture import Pictures
 from .super_resolution import refuse_broken, reporting, run
+
+# Rows of a mask in which distances are looked for at a time.
+STRIP = 256
 
 
 def inpaint(
@@ -42,7 +47,7 @@ def inpaint(
     pictures = _pictures(model)
     if not len(image):
         raise DataError("the batch holds no picture")
-    refuse_broken(image)
+    refuse_broken(host, image)
     if not torch.isfinite(mask).all():
         raise DataError("the mask holds NaN or infinity. Look at the node that made it")
     b, h, w, _ = image.shape
@@ -51,10 +56,11 @@ def inpaint(
     masks = 1 - masks if invert else masks
     if not masks.any():
         return image
-    result = tiles.empty(*image.shape).copy_(image)
+    result = tiles.empty(*image.shape)
     with host.running(model) as running:
         for i in range(b):
-            weight = faded(masks[i], grow, blur)
+            result[i] = image[i]
+            weight = faded(masks[i], grow, blur, lambda i=i: host.progress(i, b))
             if not weight.any():
                 continue
             with reporting(host, running.network, i, b) as progress:
@@ -66,27 +72,40 @@ def inpaint(
     return result
 
 
-def faded(mask: Tensor, grow: int, blur: int) -> Tensor:
+def faded(
+    mask: Tensor, grow: int, blur: int, report: Callable[[], object] = lambda: None
+) -> Tensor:
     """How much of the filling to take at each pixel, ``[h w]`` in 0..1: the mask, grown by ``grow``
     px, or shrunk where that is negative, and falling from 1 to 0 along a cosine over the ``blur``
-    px around that. Distances are from what is masked by half or more."""
+    px around that. Distances are from what is masked by half or more. ``report`` is called now and
+    then."""
     if not grow and not blur:
         return mask
     solid = mask >= 0.5
     if grow < 0:
         # What lies beyond the picture is no border of the mask.
-        inside = torch.from_numpy(ndimage.distance_transform_edt(solid.numpy())).float()
-        kept = solid if solid.all() else inside > -grow
+        kept = _distance(~solid, -grow + 1, report) > -grow
         mask, solid = torch.where(kept, mask, 0.0), kept
-    if not solid.any():
-        return mask
-    distance = torch.from_numpy(ndimage.distance_transform_edt(~solid.numpy())).float()
-    beyond = (distance - max(grow, 0)).clamp(min=0)
+    beyond = (_distance(solid, max(grow, 0) + blur + 1, report) - max(grow, 0)).clamp(min=0)
     if not blur:
         return torch.maximum(mask, (beyond == 0).float())
     share = (beyond / (blur + 1)).clamp(max=1)
     fall = torch.cos(share * torch.pi).add(1).div(2)
     return torch.maximum(mask, torch.where(share < 1, fall, 0.0))
+
+
+def _distance(solid: Tensor, reach: int, report: Callable[[], object]) -> Tensor:
+    """How far the nearest solid pixel is, ``[h w]``, px; at most ``reach``."""
+    found = torch.full(solid.shape, float(reach))
+    for start in range(0, len(solid), STRIP):
+        above = max(start - reach, 0)
+        rows = solid[above : start + STRIP + reach]
+        if rows.any():
+            away = ndimage.distance_transform_edt(~rows.numpy())
+            part = found[start : start + STRIP]
+            part.copy_(torch.from_numpy(away)[start - above :][: len(part)].clamp(max=reach))
+        report()
+    return found
 
 
 def _pictures(model: Model) -> Pictures:

@@ -74,12 +74,12 @@ def transfer(
             f"{model.name} holds a {model.card.architecture['kind']} for {model.card.task}, which "
             "does not transfer styles: load a network for style transfer (adain)"
         )
-    _check(image)
+    _check(host, image)
     b, h, w, c = image.shape
-    image = _clamped(image)
     weight = None if mask is None else images.fitted_mask(mask, b, (h, w))[..., None]
-    chosen = list(_weighted(styles, style_size))
+    chosen = list(_weighted(host, styles, style_size))
     if strength == 0:
+        image = _clamped(image)
         return image.expand(-1, -1, -1, 3) if c == 1 else image
     result = tiles.empty(b, h, w, max(c, 3)) if b > 1 or c == 4 else None
     with host.running(model) as running:
@@ -89,7 +89,8 @@ def transfer(
         work.phases = encodings + b * (2 if strength == 1 else 3)
         common = work.style(chosen) if colours == "style" else None
         for i in range(b):
-            picture = image[i : i + 1, ..., :3].expand(-1, -1, -1, 3)
+            given = _clamped(image[i : i + 1])
+            picture = given[..., :3].expand(-1, -1, -1, 3)
             styled = _styled(work, picture, chosen, common, colours)
             if weight is not None:
                 styled = torch.lerp(picture, styled, weight[i])
@@ -97,7 +98,7 @@ def transfer(
                 return styled
             result[i, ..., :3] = styled[0]
             if c == 4:
-                result[i, ..., 3:] = image[i, ..., 3:]
+                result[i, ..., 3:] = given[0, ..., 3:]
     assert result is not None
     return result
 
@@ -205,12 +206,14 @@ def _clamped(image: Tensor) -> Tensor:
     return image if low >= 0 and high <= 1 else image.clamp(0, 1)
 
 
-def _weighted(styles: Sequence[tuple[Tensor, float]], size: int) -> Iterator[WeightedStyle]:
+def _weighted(
+    host: Host, styles: Sequence[tuple[Tensor, float]], size: int
+) -> Iterator[WeightedStyle]:
     total = sum(weight for _, weight in styles)
     if total <= 0:
         raise UsageError("all styles have the weight 0: give at least one a weight above 0")
     for number, (batch, weight) in enumerate(styles, 1):
-        _check(batch, f"style {number}: ")
+        _check(host, batch, f"style {number}: ")
         if weight > 0:
             for picture in _clamped(batch):
                 yield WeightedStyle(_reduced(picture, size), weight / total / len(batch))
@@ -229,7 +232,7 @@ def _reduced(picture: Tensor, size: int) -> Tensor:
     return images.resized(picture[None], target, "bicubic")[0]
 
 
-def _check(pictures: Tensor, where: str = "") -> None:
+def _check(host: Host, pictures: Tensor, where: str = "") -> None:
     """
     Raises:
         DataError: these are no pictures that can be used."""
@@ -239,4 +242,4 @@ def _check(pictures: Tensor, where: str = "") -> None:
         raise DataError(
             f"{where}pictures of {pictures.shape[3]} channels; takes grey (1), RGB (3) or RGBA (4)"
         )
-    refuse_broken(pictures, f"{where}image")
+    refuse_broken(host, pictures, f"{where}image")

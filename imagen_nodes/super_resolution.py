@@ -39,7 +39,7 @@ def enlarge(
     pictures = _pictures(model)
     if not len(image):
         raise DataError("the batch holds no picture")
-    refuse_broken(image)
+    refuse_broken(host, image)
     b, h, w, c = image.shape
     factor = factor or pictures.scale
     size = (max(round(h * factor), 1), max(round(w * factor), 1))
@@ -76,7 +76,11 @@ def restore(host: Host, model: Model, image: Tensor, strength: float = 1.0) -> T
             "network that keeps their size"
         )
     restored = enlarge(host, model, image)
-    return restored if strength == 1 else torch.lerp(image.float().cpu(), restored, strength)
+    if strength == 1:
+        return restored
+    # A batch may be most of the memory: no second one. One picture may be of shared channels.
+    out = restored if len(restored) > 1 else None
+    return torch.lerp(image.float().cpu(), restored, strength, out=out)
 
 
 def run(
@@ -133,12 +137,17 @@ def _pictures(model: Model) -> Pictures:
     return pictures
 
 
-def refuse_broken(image: Tensor, what: str = "image") -> None:
+def refuse_broken(host: Host, image: Tensor, what: str = "image") -> None:
     """
     Raises:
         DataError: ``image [b h w c]`` has values that are no numbers."""
+    last = time.monotonic()
     for i, picture in enumerate(image):
-        if not torch.isfinite(picture).all():
+        if time.monotonic() - last > PATIENCE:
+            last = time.monotonic()
+            host.progress(0, len(image))
+        # The sum is the faster question; it is infinite too where large values overflow it.
+        if not picture.sum().isfinite() and not torch.isfinite(picture).all():
             raise DataError(
                 f"{what} {i} of the batch (counted from 0) holds NaN or infinity, which would "
                 "spread over the result. Look at the node that made it"

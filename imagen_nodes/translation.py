@@ -30,7 +30,7 @@ def translate(host: Host, model: Model, image: Tensor, side: int = 0) -> Tensor:
     pictures = pictures_of(model)
     if not len(image):
         raise DataError("the batch holds no picture")
-    refuse_broken(image)
+    refuse_broken(host, image)
     side = _trained(model) if side < 0 else side
     b, h, w, c = image.shape
     image = image.float().cpu()

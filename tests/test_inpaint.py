@@ -172,10 +172,12 @@ def run(made: Inpaint, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Ten
     drawn = networks["generator"](seen)
     result = images * (1 - mask) + drawn * mask
     error = (drawn - images).abs()
+    down, right = (int(16 * share) for share in random.shared(2))  # px, where LPIPS begins
+    judged = (x[:, :, down:, right:] for x in (result, images))
     wanted = {
         "hole": error[(mask > 0).expand_as(error)].mean() * made.hole_weight,
         "known": error[(mask == 0).expand_as(error)].mean() * made.known_weight,
-        "lpips": lpips_network()(result, images).mean() * made.perceptual_weight,
+        "lpips": lpips_network()(*judged).mean() * made.perceptual_weight,
     }
     if "discriminator" in networks:
         d = networks["discriminator"]
@@ -331,6 +333,19 @@ def test_one_mask_for_all_or_one_each_of_another_size() -> None:
     assert torch.equal((large != images).any(3).any(0), wanted)
     with pytest.raises(DataError, match="2 masks for 3 pictures: give one, or one each"):
         inpaint(model(), images, masks[:2])
+
+
+@pytest.mark.parametrize(("grow", "blur"), [(7, 0), (0, 30), (300, 5), (-4, 9)])
+def test_distances_do_not_end_at_strips(grow: int, blur: int, monkeypatch: Any) -> None:
+    mask = torch.zeros(700, 12)
+    mask[150:600:75, 2:9] = 1
+    mask[255:290] = 1
+    mask[510:514, 5] = 1
+    strips: list[None] = []
+    found = inpainting.faded(mask, grow, blur, lambda: strips.append(None))
+    assert len(strips) == (6 if grow < 0 else 3)
+    monkeypatch.setattr(inpainting, "STRIP", 10_000)
+    assert torch.equal(found, inpainting.faded(mask, grow, blur))
 
 
 def test_grow_blur_and_invert() -> None:

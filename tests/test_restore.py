@@ -253,6 +253,18 @@ def test_the_game_and_the_perceptual_loss():
     assert networks["discriminator"].gain.grad is None
 
 
+def test_pictures_are_made_worse_in_float32():
+    """Whatever the networks run in."""
+    fields = {"degradation": {"kind": "photo"}, "patch": 32, "turn": False}
+    task, clean, seen = Restore.model_validate(SMALL | fields), smooth(2, 32), []
+    network = Repeat()
+    network.register_forward_pre_hook(lambda module, x: seen.append(x[0]))
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            updates(task, {"generator": network}, clean)
+    assert torch.equal(*seen)
+
+
 def test_lpips_begins_anywhere_in_the_first_pixels():
     """A network that is always judged in the same phase learns a grid."""
     a, b = smooth(2, 64) * 2 - 1, torch.zeros(2, 3, 64, 64)

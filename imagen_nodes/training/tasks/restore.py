@@ -145,7 +145,9 @@ class Restore(Task):
         generator = networks["generator"]
         images = batch.images.add(1).div(2)
         clean = patches(images, self.patch, moment.random, self.turn)
-        seen = self.degradation.apply(clean, self.generator.scale, moment.random)
+        # In float32: what is to be undone should be what the name says, not its rounding.
+        with torch.autocast(clean.device.type, enabled=False):
+            seen = self.degradation.apply(clean, self.generator.scale, moment.random)
         restored = None
         if self.discriminator is not None:
             restored = generator(seen).float() if moment.graphs else None

@@ -52,15 +52,18 @@ def inpaint(
         raise DataError("the mask holds NaN or infinity. Look at the node that made it")
     b, h, w, _ = image.shape
     image = image.float().cpu()
-    masks = images.fitted_mask(mask, b, (h, w))
+    # One for all is looked at once.
+    masks = images.fitted_mask(mask, b, (h, w))[: len(mask)]
     masks = 1 - masks if invert else masks
     if not masks.any():
         return image
+    weight = torch.empty(0)
     result = tiles.empty(*image.shape)
     with host.running(model) as running:
         for i in range(b):
             result[i] = image[i]
-            weight = faded(masks[i], grow, blur, lambda i=i: host.progress(i, b))
+            if i < len(masks):
+                weight = faded(masks[i], grow, blur, lambda i=i: host.progress(i, b))
             if not weight.any():
                 continue
             with reporting(host, running.network, i, b) as progress:

@@ -147,7 +147,9 @@ class InstanceNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        # Its gradient takes three to six times as long in bfloat16 on a CPU.
+        exact = x.float() if x.device.type == "cpu" and torch.is_grad_enabled() else x
+        return F.group_norm(exact, x.shape[1], self.weight, self.bias, self.eps).to(x.dtype)
 
 
 # ---- Batch norm ---------------------------------------------------------------------------------

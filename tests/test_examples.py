@@ -19,6 +19,8 @@ SIZES = {
     "style_transfer": ((451, 300), 1),
     "translate": ((300, 200), 1),
     "augment": ((586, 226), 1),
+    "style_mixing": ((398, 332), 1),
+    "invert_and_edit": ((460, 64), 1),
 }
 
 

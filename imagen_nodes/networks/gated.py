@@ -131,6 +131,10 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features, gates = self.conv(x).chunk(2, 1)
+        # Apart in memory: both functions take six to ten times as long on parts of maps.
+        features, gates = (
+            part.contiguous(memory_format=torch.channels_last) for part in (features, gates)
+        )
         return F.elu(features) * gates.sigmoid()
 
 

@@ -55,7 +55,8 @@ class _Double(Function):
     def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
         ctx.gain = gain
         with torch.autocast(x.device.type, enabled=False):
-            return _doubled(x.float(), gain).to(x.dtype)
+            exact = x.to(torch.promote_types(x.dtype, torch.float32))
+            return _doubled(exact, gain).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:

@@ -29,6 +29,10 @@ from torch.nn import functional as F
 from .equalised import HE_GAIN, Drawn, EqualisedLinear, in_float32
 from .resampling import smooth
 
+# Pixels of a map that is small beside the last ones: exact sums cost nothing there, and their errors
+# would be seen everywhere.
+SMALL = 16**2
+
 Noise = Literal["constant", "random", "none"]
 """What is added to each layer: a fixed map, the same for all images; new values; nothing."""
 
@@ -81,9 +85,12 @@ class StyledConv2d(Drawn):
         with in_float32(w.device):
             styles = self.style(w)
             scales = self._demodulation(styles, frozen) * self.gain
-        x = x * styles[:, :, None, None].to(x.dtype)
+        # Of images, on maps where it is cheap, all but the convolution is in float32.
+        exact = frozen is not None and x.shape[2] * x.shape[3] <= SMALL
+        x = x * styles[:, :, None, None].to(torch.float32 if exact else x.dtype)
         if frozen is not None:
             x = frozen.convolved(x)
+            x = x.float() if exact else x
         elif self.up:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
             x = smooth(x, padding=1, gain=4.0)
@@ -94,7 +101,8 @@ class StyledConv2d(Drawn):
         x = torch.addcmul(bias, x, scales[:, :, None, None].to(x.dtype))
         if noise is not None:
             x.add_((noise * (self.noise_strength * self.gain)).to(x.dtype))
-        return _clamp(F.leaky_relu_(x, 0.2), self.clamp)
+        x = _clamp(F.leaky_relu_(x, 0.2), self.clamp)
+        return x if frozen is None else x.to(frozen.kernel.dtype)
 
     def noise_map(self, kind: Noise, count: int, random: Normals | None) -> Tensor | None:
         """``[count 1 h w]``: of ``kind``, drawn from ``random`` where it is random; none: from
@@ -156,7 +164,7 @@ class _Frozen:
 
     def convolved(self, x: Tensor) -> Tensor:
         """``[b inputs h w] -> [b outputs h w]``, or twice as large and smoothed."""
-        x = F.conv2d(x, self.kernel, padding=1)
+        x = F.conv2d(x.to(self.kernel.dtype), self.kernel, padding=1)
         if not self.up:
             return x
         # One row and column of zeros more than of the transposed convolution, at the end.

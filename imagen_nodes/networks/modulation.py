@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from .equalised import HE_GAIN, Drawn, EqualisedLinear, in_float32
 from .resampling import smooth
 
-# Pixels of a map that is small beside the last ones: exact sums cost nothing there, and their errors
+# Pixels of a map that is small beside the last: exact sums cost nothing there, and their errors
 # would be seen everywhere.
 SMALL = 16**2
 

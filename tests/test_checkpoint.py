@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from imagen_nodes import checkpoint
@@ -424,3 +425,17 @@ def test_many_misfits_are_counted(good: Path) -> None:
     message = refused(good)
     assert message.count("\n") == 9
     assert message.endswith(" more")
+
+
+def test_what_safetensors_cannot_write_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(
+        StorageError, match=r"x\.safetensors: cannot be written: I/O error: No space"
+    ):
+        checkpoint.save(tmp_path / "x.safetensors", card(), network())
+    assert list(tmp_path.iterdir()) == []

@@ -158,7 +158,7 @@ def test_inspect_shows_the_card(capsys):
     assert main(["inspect", file, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["card"]["architecture"]["resolution"] == 32
-    assert shown["tensors"]["main.0.weight"] == {"shape": [100, 512, 4, 4], "dtype": "F32"}
+    assert shown["tensors"]["main.0.weight"] == {"shape": [100, 512, 4, 4], "dtype": "F16"}
 
 
 @pytest.mark.parametrize(

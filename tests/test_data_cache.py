@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shutil
 import signal
@@ -226,21 +225,11 @@ def test_several_processes_at_once(place: Path) -> None:
 # ---------------------------------------------------------------- where it cannot be written
 
 
-class FullDisk(io.BytesIO):
-    def write(self, content: Any, /) -> int:
-        if self.tell() > 3000:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(content)
-
-
 def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.fdopen
+    def fsync(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def fdopen(handle: int, mode: str) -> Any:
-        real(handle, mode).close()
-        return FullDisk()
-
-    monkeypatch.setattr("imagen_nodes.files.os.fdopen", fdopen)
+    monkeypatch.setattr("imagen_nodes.files.os.fsync", fsync)
     dataset, heard = opened(place / "set")
     assert "warning: no cache: " in heard
     assert "No space left on device. Decoding into memory" in heard

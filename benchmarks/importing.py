@@ -58,8 +58,8 @@ def theirs() -> nn.Module:
         "blocks.": "b",
         "to_image": "torgb",
         "style": "affine",
+        "synthesis.constant": "synthesis.b4.const",
     }
-    names |= {"synthesis.constant": "synthesis.b4.const", "noise_strength": "noise_strength"}
     for name, value in ARCHITECTURE.build().state_dict().items():
         name = "mapping.w_avg" if name == "w_avg" else name
         for ours, other in names.items():
@@ -116,7 +116,7 @@ def seconds(work: Callable[[Path, Path], None], file: Path, out: Path) -> float:
 def peak(work: Callable[[Path, Path], None], file: Path, out: Path) -> float:
     """MB that a process of its own takes for it, at most, beyond what it took before."""
     code = (
-        "import importing, resource; from pathlib import Path\n"
+        "import importing; from pathlib import Path\n"
         "def held(key): return int(open('/proc/self/status').read().split(key)[1].split()[0])\n"
         "before = held('VmRSS:')\n"
         f"importing.{work.__name__}(Path({str(file)!r}), Path({str(out)!r}))\n"

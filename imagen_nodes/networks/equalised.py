@@ -123,7 +123,7 @@ def in_float32(device: torch.device) -> AbstractContextManager[object]:
 
 
 def widened(x: Tensor) -> Tensor:
-    """At least float32: for means of squares, which half precisions are too coarse for."""
+    """At least float32: for what half precisions are too coarse for, or too slow."""
     return x.float() if x.element_size() < 4 else x
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from .equalised import widened
+
 TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
@@ -55,8 +57,7 @@ class _Double(Function):
     def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
         ctx.gain = gain
         with torch.autocast(x.device.type, enabled=False):
-            exact = x.to(torch.promote_types(x.dtype, torch.float32))
-            return _doubled(exact, gain).to(x.dtype)
+            return _doubled(widened(x), gain).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:

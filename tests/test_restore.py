@@ -30,7 +30,11 @@ from imagen_nodes.training.task import Batch, Moment
 from imagen_nodes.training.tasks.pictures import lpips, patches
 from imagen_nodes.training.tasks.restore import Restore
 
-SMALL = {"generator": {"scale": 2, "width": 8, "depth": 1}, "tile": 32, "patch": 16}
+SMALL = {
+    "generator": {"kind": "compact", "scale": 2, "width": 8, "depth": 1},
+    "tile": 32,
+    "patch": 16,
+}
 
 
 def numbers(seed=0, part=0, parts=1):
@@ -299,7 +303,10 @@ def test_patches_are_windows_and_their_turned_ones():
     [
         ({"patch": 17}, "patch: 17 px of tiles of 32; takes multiples of 2 px"),
         ({"patch": 64}, "the patch at most as large as the tile"),
-        ({"generator": {"scale": 1}}, "shrink, but a generator of scale 1 enlarges nothing"),
+        (
+            {"generator": {"kind": "compact", "scale": 1}},
+            "shrink, but a generator of scale 1 enlarges nothing",
+        ),
         ({"perceptual_weight": 1}, "needs RGB and patches of 32 px"),
         ({"adversarial_weight": 1}, "without one adversarial_weight is 0"),
         ({"discriminator": {"kind": "unet-discriminator"}}, "with one it is more"),
@@ -384,7 +391,7 @@ def test_begin_with_weights(place, capsys):
     found = beginning(str(first), task.generator)
     assert torch.equal(found["body.0.weight"], network.network.state_dict()["body.0.weight"])
     capsys.readouterr()
-    other = Restore.model_validate(SMALL | {"generator": {"scale": 2, "width": 16, "depth": 1}})
+    other = Restore.model_validate(SMALL | {"generator": SMALL["generator"] | {"width": 16}})
     with pytest.raises(CheckpointError, match=r"of another network \(width: 8, not 16\)"):
         beginning(str(first), other.generator)
     assert begin("third", begin_with="nothing.safetensors") == 1

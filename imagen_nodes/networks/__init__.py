@@ -23,6 +23,7 @@ from .patch import PatchDiscriminator
 from .patch_heads import PatchHeads
 from .progan import ProGANDiscriminator, ProGANGenerator
 from .r3gan import R3GANDiscriminator, R3GANGenerator
+from .residual_unet import ResidualUNet
 from .resnet_generator import ResNetGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
 from .squeezenet import LPIPSSqueeze
@@ -55,6 +56,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = (
     StyleGAN2Discriminator,
     ConvolutionStackGenerator,
     GatedInpainting,
+    ResidualUNet,
     AdaIN,
     VGGFeatures,
     UNetGenerator,
@@ -89,6 +91,7 @@ AnyArchitecture = Annotated[
     | StyleGAN2Discriminator
     | ConvolutionStackGenerator
     | GatedInpainting
+    | ResidualUNet
     | AdaIN
     | VGGFeatures
     | UNetGenerator

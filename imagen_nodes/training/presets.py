@@ -124,8 +124,8 @@ GAN_LOSS = {
     "adversarial_weight": 0.1,
     "discriminator": {"kind": "unet-discriminator", "width": 32},
 }
-X2, X4 = {"generator": {"scale": 2}}, {"generator": {"scale": 4}}
-SAME_SIZE = {"generator": {"scale": 1, "unshuffle": 2, "depth": 10}}
+X2, X4 = ({"generator": {"kind": "compact", "scale": scale}} for scale in (2, 4))
+SAME_SIZE = {"generator": {"kind": "residual-unet"}}
 FROM_WEB = {"degradation": {"kind": "photo"}}
 NOISY = {"degradation": {"kind": "noise", "jpeg": 0.25}}
 
@@ -136,7 +136,7 @@ RESTORE_ROWS: tuple[tuple[Any, ...], ...] = (
     ("sr-x4-fidelity", X4,        PLAIN_LOSS, {},          192,   16,    5e-4, 400,  None),
     ("sr-x4-gan",      X4,        GAN_LOSS,   {},          192,   16,    1e-4, 100,  "sr-x4-fidelity.safetensors"),
     ("sr-x4-photo",    X4,        GAN_LOSS,   FROM_WEB,    192,   16,    1e-4, 200,  "sr-x4-fidelity.safetensors"),
-    ("denoise",        SAME_SIZE, PLAIN_LOSS, NOISY,       64,    16,    4e-4, 400,  None),
+    ("denoise",        SAME_SIZE, PLAIN_LOSS, NOISY,       64,    8,     2e-3, 400,  None),
 )
 # fmt: on
 

@@ -20,6 +20,7 @@ from ...evaluation import restoration
 from ...networks.architecture import Architecture
 from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
+from ...networks.residual_unet import ResidualUNet
 from ...networks.unet_discriminator import UNetDiscriminator
 from ..data.dataset import Dataset
 from ..degradation import Degradation, Shrink, seeded
@@ -47,7 +48,7 @@ class Restore(Task):
 
     kind: Literal["restore"] = "restore"
     """Names this task in files."""
-    generator: Compact = Compact()
+    generator: Annotated[Compact | ResidualUNet, Field(discriminator="kind")] = Compact()
     """Pictures to pictures."""
     degradation: Degradation = Shrink()
     """What makes the network's pictures from clean ones."""
@@ -74,12 +75,12 @@ class Restore(Task):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        scale = self.generator.scale
-        step = scale * self.generator.unshuffle
+        scale = self.scale
+        step = scale * self.generator.pictures.sizes.multiple
         if self.patch > self.tile or self.patch % step or self.tile % step:
             raise ValueError(
                 f"patch: {self.patch} px of tiles of {self.tile}; takes multiples of {step} px "
-                "(generator.scale and unshuffle), the patch at most as large as the tile"
+                "(what the generator takes), the patch at most as large as the tile"
             )
         if scale == 1 and isinstance(self.degradation, Shrink):
             raise ValueError(
@@ -109,6 +110,11 @@ class Restore(Task):
         return self
 
     @property
+    def scale(self) -> int:
+        """How many times the result is larger."""
+        return self.generator.pictures.scale
+
+    @property
     def architectures(self) -> dict[str, Architecture]:
         return with_judge(self.generator, self.discriminator)
 
@@ -122,11 +128,11 @@ class Restore(Task):
 
     @property
     def purpose(self) -> str:
-        return "super-resolution" if self.generator.scale > 1 else "restoration"
+        return "super-resolution" if self.scale > 1 else "restoration"
 
     @property
     def summary(self) -> str:
-        scale = self.generator.scale
+        scale = self.scale
         what = f"enlarges pictures {scale} times" if scale > 1 else "restores pictures"
         return f"{self.generator.kind} that {what}"
 
@@ -147,7 +153,7 @@ class Restore(Task):
         clean = patches(images, self.patch, moment.random, self.turn)
         # In float32: what is to be undone should be what the name says, not its rounding.
         with torch.autocast(clean.device.type, enabled=False):
-            seen = self.degradation.apply(clean, self.generator.scale, moment.random)
+            seen = self.degradation.apply(clean, self.scale, moment.random)
         restored = None
         if self.discriminator is not None:
             restored = generator(seen).float() if moment.graphs else None
@@ -185,7 +191,7 @@ class Restore(Task):
     def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
         images = pictures.images[: min(count, SHOWN)].add(1).div(2)
         clean = patches(images, self.patch, Numbers(random), self.turn)
-        seen = self.degradation.apply(clean, self.generator.scale, Numbers(random))
+        seen = self.degradation.apply(clean, self.scale, Numbers(random))
         restored = network(seen).float().clamp(0, 1)
         enlarged = F.interpolate(seen, restored.shape[2:], mode="nearest")
         triples = torch.cat([enlarged, restored, clean], 3)
@@ -195,7 +201,7 @@ class Restore(Task):
         self, dataset: Dataset, device: torch.device, samples: int, reference: int
     ) -> Measure | None:
         """Of ``reference`` tiles at most; ``samples`` are results of as many."""
-        scale = self.generator.scale
+        scale = self.scale
         if self.generator.channels != 3 or self.tile < restoration.smallest(scale):
             return None
 
@@ -217,4 +223,4 @@ class Restore(Task):
         """The metric that says which network is best."""
         if self.adversarial_weight or self.perceptual_weight:
             return restoration.LPIPS
-        return restoration.PSNR_Y if self.generator.scale > 1 else restoration.PSNR_RGB
+        return restoration.PSNR_Y if self.scale > 1 else restoration.PSNR_RGB

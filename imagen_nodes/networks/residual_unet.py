@@ -1,0 +1,135 @@
+"""The residual U-Net: a restorer whose layers are mostly at small sizes, where they are cheap.
+
+    conv 3 -> w0; at each size: n residual blocks, conv 2x2 of stride 2 to the next;
+    at the smallest: m residual blocks; on the way back: conv 1x1, pixel shuffle, plus the map of
+    that size, n residual blocks; conv w0 -> 3, plus the picture itself
+
+A residual block is ``x + conv(relu(conv(x)))``; nothing has a bias. Source: Zhang et al.,
+"Plug-and-Play Image Restoration with Deep Denoiser Prior" (DRUNet), 2021, section III, told nothing
+of the noise. Without biases the network scales with its input, so that it also does well at
+strengths that it was not trained on: Mohan et al., "Robust and Interpretable Blind Image Denoising
+via Bias-Free Convolutional Neural Networks", 2020.
+
+As a denoiser it learns in two minutes what a plain stack of as many parameters, on blocks of 2x2
+px, learns in an hour (README, section Training).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from ..tiles import Sizes
+from .architecture import Architecture, Network, Pictures
+
+# First weights of the convolutions that end a residual block, over He's.
+LAST = 0.1
+# Longest side to run at once, px: in 32 channels 128 MiB of float32.
+TILE = 1024
+
+Width = Annotated[int, Field(ge=8, le=512, multiple_of=8)]
+
+
+class ResidualUNet(Architecture):
+    """Pictures to pictures of the same size."""
+
+    kind: Literal["residual-unet"] = "residual-unet"
+    """Names this architecture in files."""
+    channels: Literal[1, 3] = 3
+    """Image channels: 1 grey, 3 RGB."""
+    widths: Annotated[tuple[Width, ...], Field(min_length=2, max_length=6)] = (32, 64, 80)
+    """Channels of the feature maps at full size, at half of it, and so on."""
+    blocks: Annotated[int, Field(ge=1, le=16)] = 2
+    """Residual blocks at each size but the smallest, on the way down and again on the way back."""
+    middle: Annotated[int, Field(ge=1, le=32)] = 2
+    """Residual blocks at the smallest size."""
+
+    @property
+    def width(self) -> int:
+        """Channels at full size."""
+        return self.widths[0]
+
+    @property
+    def pictures(self) -> Pictures:
+        deepest = len(self.widths) - 1
+        # px: of a 3x3 convolution at size 1/s, s; of the halvings, up to a pixel of the next size.
+        outer = 4 * self.blocks * sum(2**level for level in range(deepest))
+        inner = 2 * self.middle * 2**deepest
+        return Pictures(
+            channels=self.channels,
+            outputs=self.channels,
+            sizes=Sizes(multiple=2**deepest),
+            reach=2 + outer + inner + 2**deepest,
+            tile=TILE,
+        )
+
+    def build(self) -> ResidualUNetNetwork:
+        return ResidualUNetNetwork(self)
+
+
+class ResidualUNetNetwork(Network):
+    """``[b channels h w]`` in 0..1 -> the same, not clamped; h and w are multiples of
+    ``2**(len(widths) - 1)``."""
+
+    def __init__(self, architecture: ResidualUNet) -> None:
+        super().__init__()
+        a = architecture
+
+        def blocks(width: int, count: int) -> nn.Sequential:
+            return nn.Sequential(*(Block(width) for _ in range(count)))
+
+        outer, steps = a.widths[:-1], list(zip(a.widths, a.widths[1:], strict=False))
+        self.first = _conv(a.channels, a.widths[0])
+        self.encoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
+        self.halvings = nn.ModuleList(nn.Conv2d(w, v, 2, 2, bias=False) for w, v in steps)
+        self.middle = blocks(a.widths[-1], a.middle)
+        self.doublings = nn.ModuleList(nn.Conv2d(v, 4 * w, 1, bias=False) for w, v in steps)
+        self.decoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
+        self.last = _conv(a.widths[0], a.channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x, maps = self.first(images), list[Tensor]()
+        for encoder, halving in zip(self.encoders, self.halvings, strict=True):
+            x = encoder(x)
+            maps.append(x)
+            x = halving(x)
+        x = self.middle(x)
+        for doubling, decoder in zip(
+            reversed(self.doublings), reversed(self.decoders), strict=True
+        ):
+            x = decoder(F.pixel_shuffle(doubling(x), 2) + maps.pop())
+        return images + self.last(x)
+
+    @torch.no_grad()
+    def initialise(self, random: Generator) -> None:
+        """He's, for rectifiers; a tenth of it where a residual block ends; 0 where the network ends,
+        so that it begins by giving the picture back."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                inputs = module.weight[0].numel()
+                nn.init.normal_(module.weight, 0.0, math.sqrt(2 / inputs), generator=random)
+        for block in self.modules():
+            if isinstance(block, Block):
+                block.second.weight *= LAST
+        nn.init.zeros_(self.last.weight)
+
+
+class Block(nn.Module):
+    """``x + conv(relu(conv(x)))``, ``[b c h w]``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = _conv(width, width), _conv(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In place: no convolution's gradient needs its result.
+        return self.second(self.first(x).relu_()).add_(x)
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)

@@ -1,0 +1,98 @@
+"""The residual U-Net against its formula, written plainly."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from imagen_nodes import tiles
+from imagen_nodes.networks.residual_unet import ResidualUNet
+
+
+def noise(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def network(**fields):
+    described = ResidualUNet.model_validate({"widths": (8, 16, 24)} | fields)
+    built = described.build()
+    built.initialise(torch.Generator().manual_seed(0))
+    for i, tensor in enumerate(built.parameters()):  # blocks that end in more than nothing
+        tensor.data += 0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(i))
+    return described, built.double().eval()
+
+
+def blocks(x, state, prefix, count):
+    for i in range(count):
+        y = F.relu(F.conv2d(x, state[f"{prefix}.{i}.first.weight"], padding=1))
+        x = x + F.conv2d(y, state[f"{prefix}.{i}.second.weight"], padding=1)
+    return x
+
+
+def shuffled(x):
+    b, c, h, w = x.shape
+    return x.view(b, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_formula_and_its_gradient(channels):
+    described, built = network(channels=channels, blocks=2, middle=3)
+    state = dict(built.named_parameters())
+    x = noise(2, channels, 12, 20).double()
+
+    def plain(x):
+        a = blocks(F.conv2d(x, state["first.weight"], padding=1), state, "encoders.0", 2)
+        b = F.conv2d(a, state["halvings.0.weight"], stride=2)
+        b = blocks(b, state, "encoders.1", 2)
+        c = blocks(F.conv2d(b, state["halvings.1.weight"], stride=2), state, "middle", 3)
+        b = b + shuffled(F.conv2d(c, state["doublings.1.weight"]))
+        b = blocks(b, state, "decoders.1", 2)
+        a = a + shuffled(F.conv2d(b, state["doublings.0.weight"]))
+        a = blocks(a, state, "decoders.0", 2)
+        return x + F.conv2d(a, state["last.weight"], padding=1)
+
+    wanted = plain(x)
+    torch.testing.assert_close(built(x), wanted)
+    parameters = list(built.parameters())
+    found = torch.autograd.grad(built(x).square().sum(), parameters)
+    torch.testing.assert_close(found, torch.autograd.grad(wanted.square().sum(), parameters))
+    assert described.pictures.sizes.multiple == 4
+
+
+@pytest.mark.parametrize("fields", [{}, {"widths": (8, 8), "blocks": 1, "middle": 2}])
+def test_a_pixel_sees_no_further_than_it_says(fields):
+    described, built = network(**fields)
+    reach, step = described.pictures.reach, described.pictures.sizes.multiple
+    side = (2 * reach // step + 4) * step
+    x = noise(1, 3, side, side).double().requires_grad_()
+    for place in range(side // 2, side // 2 + step):
+        (seen,) = torch.autograd.grad(built(x)[0, :, place, place].sum(), x)
+        rows = seen[0].abs().sum((0, 2)).nonzero()
+        assert int((rows - place).abs().max()) <= reach
+    # And not much less far: overlapping tiles cost time.
+    assert int((rows - place).abs().max()) > 0.7 * reach
+
+
+def test_tiles_are_the_whole():
+    described, built = network(widths=(8, 16), blocks=1, middle=1)
+    pictures = described.pictures.model_copy(update={"tile": 64})
+    x = noise(1, 3, 150, 133)
+    with torch.inference_mode():
+        whole = built(tiles.padded(x, pictures.sizes).double())[:, :, :150, :133].float()
+        tiled = tiles.run(lambda part: built(part.double()), x, sizes=pictures.sizes,
+                          tiling=pictures.tiling)  # fmt: skip
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+def test_it_scales_with_its_input():
+    _, built = network()
+    x = noise(1, 3, 16, 16).double()
+    torch.testing.assert_close(built(0.3 * x), 0.3 * built(x))
+
+
+def test_a_new_one_gives_the_picture_back():
+    built = ResidualUNet().build()
+    built.initialise(torch.Generator().manual_seed(0))
+    assert sum(tensor.numel() for tensor in built.parameters()) <= 700_000
+    x = noise(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(built(x), x)

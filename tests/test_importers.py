@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import signal, special
+from scipy import fft, signal, special
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
@@ -33,7 +33,7 @@ def random(seed: int = 0) -> torch.Generator:
 
 
 # Of constants, which are no weights.
-FIXED = re.compile("filt|[Kk]ernel")
+FIXED = re.compile("filt|[Kk]ernel|dct")
 
 
 def varied(network: nn.Module, size: float = 0.3) -> nn.Module:
@@ -547,20 +547,30 @@ class Network:
 
 
 @pytest.mark.parametrize(
-    ("residual", "classes", "clamp"), [(False, 0, None), (True, 0, None), (True, 3, 0.8)]
+    ("residual", "classes", "clamp", "first"),
+    [
+        (False, 0, None, False),
+        (True, 0, None, False),
+        (True, 3, 0.8, False),
+        (False, 3, None, True),
+    ],
 )
 def test_nvidias_tensorflow_pickles(
-    place: Path, residual: bool, classes: int, clamp: float | None
+    place: Path, residual: bool, classes: int, clamp: float | None, first: bool
 ) -> None:
+    """``first``: labels as in the first release."""
     r = random(11)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=r)
 
     mapping = {}
-    for i, inputs in enumerate((8 + 10 * bool(classes), 10)):
+    embedded = (8 if first else 10) * bool(classes)
+    for i, inputs in enumerate((8 + embedded, 10)):
         mapping |= {f"Dense{i}/weight": drawn(inputs, 10), f"Dense{i}/bias": drawn(10)}
-    if classes:
+    if first:
+        mapping["LabelConcat/weight"] = drawn(classes, 8)
+    elif classes:
         mapping |= {"LabelEmbed/weight": drawn(classes, 10), "LabelEmbed/bias": drawn(10)}
     synthesis = {"4x4/Const/const": drawn(1, 12, 4, 4), "lod": drawn()}
     number = 0
@@ -594,12 +604,6 @@ def test_nvidias_tensorflow_pickles(
     ours = imported(file="theirs.pkl")
     z, labels = drawn(2, 8), torch.tensor([2, 0]) if classes else None
     close(ours(z, labels), tensorflow(mapping, synthesis, z, labels, clamp))
-    name = "mapping/LabelConcat/weight"
-    whole.state["variables"].append((name, drawn(3, 8).numpy()))
-    content = pickle.dumps((None, None, whole), protocol=2)
-    name = f"c{Network.__module__}\nNetwork\n".encode()
-    Path("theirs.pkl").write_bytes(content.replace(name, b"cdnnlib.tflib.network\nNetwork\n"))
-    assert main(["import", "theirs.pkl", "-o", "ours.safetensors"]) == 1
 
 
 def tensorflow(
@@ -611,7 +615,9 @@ def tensorflow(
 ) -> Tensor:
     """The first releases' operations: matrices [in out], kernels [h w in out]."""
     v = normalised(z)
-    if labels is not None:
+    if labels is not None and "LabelConcat/weight" in mapping:
+        v = normalised(torch.cat([z, mapping["LabelConcat/weight"][labels]], 1))
+    elif labels is not None:
         embed = mapping["LabelEmbed/weight"] / math.sqrt(3)
         v = torch.cat([v, normalised(embed[labels] + mapping["LabelEmbed/bias"])], 1)
 
@@ -1479,7 +1485,7 @@ def test_settings_that_cannot_be_read(place: Path, capsys: Any) -> None:
     assert "the settings of model_12.pt cannot be read" in capsys.readouterr().err
 
 
-def light_shapes(attends: bool) -> Holder:
+def light_shapes(attends: bool, frequencies: bool) -> Holder:
     """128 px: 24 channels, those of 64 px 16 and of 128 px 8."""
     shapes: dict[str, tuple[int, ...]] = {
         "GE.initial_conv.0.weight": (6, 12, 4, 4), "GE.initial_conv.0.bias": (12,),
@@ -1496,10 +1502,14 @@ def light_shapes(attends: bool) -> Holder:
         }  # fmt: skip
         buffers[f"{name}.0.1.f"] = torch.tensor([1.0, 2.0, 1.0])
         norms[f"{name}.0.4"] = 2 * b
+    if frequencies:
+        buffers["GE.layers.1.1.dct_weights"] = cosine_transform(24, 16)[None]
+    else:
+        shapes |= {"GE.layers.1.1.to_k.weight": (1, 24, 1, 1), "GE.layers.1.1.to_k.bias": (1,)}
+    hidden = 3 if frequencies else 4
     shapes |= {
-        "GE.layers.1.1.to_k.weight": (1, 24, 1, 1), "GE.layers.1.1.to_k.bias": (1,),
-        "GE.layers.1.1.net.0.weight": (4, 24, 1, 1), "GE.layers.1.1.net.0.bias": (4,),
-        "GE.layers.1.1.net.2.weight": (8, 4, 1, 1), "GE.layers.1.1.net.2.bias": (8,),
+        "GE.layers.1.1.net.0.weight": (hidden, 24, 1, 1), "GE.layers.1.1.net.0.bias": (hidden,),
+        "GE.layers.1.1.net.2.weight": (8, hidden, 1, 1), "GE.layers.1.1.net.2.bias": (8,),
     }  # fmt: skip
     if attends:
         shapes |= {f"GE.layers.2.2.norm.{part}": (1, 24, 1, 1) for part in "gb"}
@@ -1511,6 +1521,18 @@ def light_shapes(attends: bool) -> Holder:
             f"{name}.num_batches_tracked": torch.tensor(3),
         }  # fmt: skip
     return Holder(shapes, buffers)
+
+
+def cosine_transform(channels: int, side: int) -> Tensor:
+    """One function of scipy's orthonormal transform a channel: along the rows, then the columns."""
+    places = [(0, k) for k in range(8)] + [(k, 0) for k in range(8)]
+    found = torch.zeros(channels, side, side)
+    for i, (u, v) in enumerate(places):
+        one = np.zeros((side, side))
+        one[u, v] = 1.0
+        for channel in range(i * (channels // 16), (i + 1) * (channels // 16)):
+            found[channel] = torch.from_numpy(fft.idctn(one, norm="ortho"))
+    return found
 
 
 def light(w: dict[str, Tensor], z: Tensor, noises: list[Tensor]) -> Tensor:
@@ -1554,8 +1576,12 @@ def light(w: dict[str, Tensor], z: Tensor, noises: list[Tensor]) -> Tensor:
         x = layer(F.pad(x, (2, 1, 2, 1)), f"{name}.0.2.1") + w[f"{name}.0.3.weight"] * noise
         x = gated(normed(x, f"{name}.0.4"))
         if i == 1:
-            context = layer(x, f"{name}.1.to_k").flatten(2).softmax(2)
-            seen = torch.einsum("bin,bcn->bci", context, x.flatten(2))[..., None]
+            if f"{name}.1.dct_weights" in w:
+                seen = torch.einsum("bchw,chw->bc", x, w[f"{name}.1.dct_weights"][0])[..., None]
+                seen = seen[..., None]
+            else:
+                context = layer(x, f"{name}.1.to_k").flatten(2).softmax(2)
+                seen = torch.einsum("bin,bcn->bci", context, x.flatten(2))[..., None]
             h = F.leaky_relu(layer(seen, f"{name}.1.net.0"), 0.1)
             factor = layer(h, f"{name}.1.net.2").sigmoid()
         elif i == 4:
@@ -1564,9 +1590,9 @@ def light(w: dict[str, Tensor], z: Tensor, noises: list[Tensor]) -> Tensor:
     return layer(x, "GE.out_conv", 1)
 
 
-@pytest.mark.parametrize("attends", [False, True])
-def test_lightweight_gan(place: Path, attends: bool) -> None:
-    network = varied(light_shapes(attends))
+@pytest.mark.parametrize(("attends", "frequencies"), [(False, False), (True, False), (False, True)])
+def test_lightweight_gan(place: Path, attends: bool, frequencies: bool, capsys: Any) -> None:
+    network = varied(light_shapes(attends, frequencies))
     torch.save({"GAN": network.state_dict(), "version": "1.1", "G_scaler": {}}, "model_3.pt")
     ours = imported(file="model_3.pt")
     z = torch.randn(2, 6, generator=random())
@@ -1575,3 +1601,9 @@ def test_lightweight_gan(place: Path, attends: bool) -> None:
         found, wanted = ours(z), light(w, z, [b.noise for b in ours.blocks.values()])
     assert found.shape == (2, 1, 128, 128)
     close((found + 1) / 2, wanted)
+    if frequencies:
+        state = network.state_dict()
+        state["GE.layers.1.1.dct_weights"][0, 3] *= 2
+        torch.save({"GAN": state, "version": "1.1", "G_scaler": {}}, "model_3.pt")
+        assert main(["import", "model_3.pt", "-o", "ours.safetensors"]) == 1
+        assert "other frequencies than the usual ones" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ..networks.lightweight import LightweightGenerator
+from ..networks.lightweight import LightweightGenerator, cosines
 from ..networks.lucid_stylegan2 import LucidStyleGAN2Generator
 from .candidates import Candidate
 from .imported import Imported, Names, Other
@@ -106,8 +106,7 @@ def lightweight(candidate: Candidate) -> Imported:
     count = 1 + _last(names, r"GE\.layers\.(\d+)\.0\.2\.1\.weight")
     if not names.has("GE.layers.0.0.0.net.0.weight"):
         raise Other("a version before 1.0, whose upsampling is another")
-    if any(name.endswith(".dct_weights") for name in names.stored):
-        raise Other("frequency channel attention, which is not supported")
+    waves = [name for name in names.stored if name.endswith(".dct_weights")]
     widths = [names.shape(f"GE.layers.{i}.0.2.1.weight")[0] // 2 for i in range(count)]
     sides = [8 << i for i in range(count)]
     thick = [width * side for width, side in zip(widths, sides, strict=True) if side < 512]
@@ -119,8 +118,13 @@ def lightweight(candidate: Candidate) -> Imported:
             "width_base": max(thick),
             "width_max": max(widths),
             "attention": [4 << i for i in range(count) if names.has(f"GE.layers.{i}.2.norm.g")],
+            "steering": "frequencies" if waves else "context",
         }
     )
+    for name in waves:
+        found = names.take(name)[0]
+        if not torch.allclose(found, cosines(*found.shape[:2]), atol=1e-5):
+            raise Other(f"other frequencies than the usual ones, {name}")
     if [architecture.width_at(side) for side in sides] != widths:
         raise Other(f"channels that follow another rule: {widths}")
     state = _layer(names, "GE.initial_conv.0", "first")
@@ -133,8 +137,8 @@ def lightweight(candidate: Candidate) -> Imported:
         state[f"{ours}.noise_strength"] = names.take(f"{theirs}.0.3.weight").reshape(())
         state[f"{ours}.noise"] = torch.randn(side, side, generator=random)
         state |= _batch_norm(names, f"{theirs}.0.4", f"{ours}.norm")
-        if names.has(f"{theirs}.1.to_k.weight"):
-            for their, our in (("to_k", "look"), ("net.0", "conv0"), ("net.2", "conv1")):
+        for their, our in (("to_k", "look"), ("net.0", "conv0"), ("net.2", "conv1")):
+            if names.has(f"{theirs}.1.{their}.weight"):
                 state |= _layer(names, f"{theirs}.1.{their}", f"{ours}.steering.{our}")
         if side // 2 in architecture.attention:
             state |= _norm(names, f"{theirs}.2.norm", f"{ours}.attention_norm")

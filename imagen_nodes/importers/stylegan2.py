@@ -134,13 +134,15 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
 
     Raises:
         Other: it is none."""
+    import torch
+
     names = Names(candidate.tensors)
     if not names.has("synthesis/4x4/Const/const"):
         raise Other("no synthesis/4x4/Const/const")
-    if names.has("mapping/LabelConcat/weight"):
-        raise Other("the first release's class labels, which its mapping network takes otherwise")
-    embed = "mapping/LabelEmbed"
-    classes = names.shape(f"{embed}/weight")[0] if names.has(f"{embed}/weight") else 0
+    together = names.has("mapping/LabelConcat/weight")  # the first release
+    embed = "mapping/LabelConcat" if together else "mapping/LabelEmbed"
+    labelled = names.has(f"{embed}/weight")
+    classes, embedded = names.shape(f"{embed}/weight") if labelled else (0, 0)
     sides = _sides(names, r"synthesis/(\d+)x\1/(?:Conv|Conv1)/weight")
     last = sides[-1]
 
@@ -157,9 +159,10 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
         {
             "resolution": last,
             "channels": names.shape(f"synthesis/{last}x{last}/ToRGB/weight")[3],
-            "z_dim": inputs - (w_dim if classes else 0),
+            "z_dim": inputs - embedded,
             "w_dim": w_dim,
             "classes": classes,
+            "labels": "together" if together else "apart",
             "mapping_layers": layers,
             "clamp": _clamp(candidate.about),
             "paths": "skip" if len(drawing) == len(sides) else "residual" if residual else "plain",
@@ -178,7 +181,10 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
     for i in range(layers):
         state[f"mapping.layers.{i}.weight"] = names.take(f"mapping/Dense{i}/weight").t()
         state[f"mapping.layers.{i}.bias"] = names.take(f"mapping/Dense{i}/bias")
-    if classes:
+    if together:  # a matrix as it is: ours is scaled when it is used
+        state["mapping.embed.weight"] = names.take(f"{embed}/weight").t() * math.sqrt(classes)
+        state["mapping.embed.bias"] = torch.zeros(embedded)
+    elif classes:
         state["mapping.embed.weight"] = names.take(f"{embed}/weight").t()
         state["mapping.embed.bias"] = names.take(f"{embed}/bias")
     number = 0

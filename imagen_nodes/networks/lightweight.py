@@ -4,8 +4,9 @@ channels of the large ones.
 Source: Liu et al., "Towards Faster and Stabilized GAN Training for High-fidelity Few-shot Image
 Synthesis" (FastGAN), 2021, section 3.1 (skip-layer excitation), as P. Wang's lightweight-gan has
 it, which adds what it took from elsewhere: a pixel shuffle for upsampling (Shi et al. 2016), a
-global context in place of a pooled map (Cao et al., "GCNet", 2019), attention (see
-``linear_attention.py``). The generator is
+global context in place of a pooled map (Cao et al., "GCNet", 2019) or frequencies (Qin et al.,
+"FcaNet: Frequency Channel Attention Networks", 2021), attention (see ``linear_attention.py``). The
+generator is
 
     z -> 4x4, every position of unit length -> at each resolution: upsampling, blur, a 4x4
     convolution, noise, batch norm, a gated linear unit -> 3x3 to the image
@@ -15,6 +16,7 @@ and the maps of 16, 32, 64 and 128 px give factors for the channels of those of 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 import torch
@@ -31,6 +33,8 @@ STEERED = 8
 FIRST_STEERING, LAST_STEERING = 16, 128
 # From here on maps are hardly wider than images, whatever they were to be, px.
 THIN, THIN_WIDTH = 512, 3
+# Frequencies of the cosine transform, down and across; a share of the channels is seen at each.
+FREQUENCIES = [(0, k) for k in range(8)] + [(k, 0) for k in range(8)]
 
 
 class LightweightGenerator(GeneratorArchitecture):
@@ -53,6 +57,10 @@ class LightweightGenerator(GeneratorArchitecture):
     """No layer has more channels than this."""
     attention: tuple[int, ...] = ()
     """Resolutions (px) whose maps get attention before they are doubled; none: ()."""
+
+    steering: Literal["context", "frequencies"] = "context"
+    """What small maps steer the channels of large ones by: a mean over places that are looked at,
+    or coefficients of a cosine transform."""
 
     @model_validator(mode="after")
     def _attention_fits(self) -> Self:
@@ -94,7 +102,7 @@ class LightweightGeneratorNetwork(Network):
             side = int(name)
             x = block(x)
             if (steering := block.steering) is not None:
-                assert isinstance(steering, _Steering)
+                assert isinstance(steering, _Context | _Frequencies)
                 factors[side * STEERED] = steering(x)
             if side in factors:
                 x = x * factors[side]
@@ -139,7 +147,8 @@ class _DoublingBlock(nn.Module):
         self.norm = nn.BatchNorm2d(2 * outputs)
         steered = side * STEERED
         if FIRST_STEERING <= side <= LAST_STEERING and steered <= a.resolution:
-            self.steering = _Steering(outputs, a.width_at(steered))
+            kind = _Context if a.steering == "context" else _Frequencies
+            self.steering = kind(outputs, a.width_at(steered))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.attention is not None:
@@ -154,7 +163,7 @@ class _DoublingBlock(nn.Module):
         return F.glu(self.norm(x + (self.noise_strength * noise).to(x.dtype)), 1)
 
 
-class _Steering(nn.Module):
+class _Context(nn.Module):
     """``[b inputs h w] -> [b outputs 1 1]``, in 0..1: channels at the places that it looks at."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -168,3 +177,33 @@ class _Steering(nn.Module):
         weights = self.look(x).flatten(2).softmax(2)  # [b 1 n]
         seen = (x.flatten(2) * weights).sum(2)[:, :, None, None]
         return self.conv1(F.leaky_relu(self.conv0(seen), 0.1)).sigmoid()
+
+
+class _Frequencies(nn.Module):
+    """``[b inputs s s] -> [b outputs 1 1]``, in 0..1: one coefficient of each channel."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        hidden = max(3, outputs // 4)
+        self.conv0 = nn.Conv2d(inputs, hidden, 1)
+        self.conv1 = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Made anew: a buffer would have no values in a network that is built without memory.
+        seen = (x * cosines(x.shape[1], x.shape[2]).to(x)).sum((2, 3), keepdim=True)
+        return self.conv1(F.leaky_relu(self.conv0(seen), 0.1)).sigmoid()
+
+
+def cosines(channels: int, side: int) -> Tensor:
+    """``[channels side side]``: what each channel's map is multiplied by, the orthonormal cosine
+    transform's function of its frequency; 0 for channels that are left over."""
+    share, turns = channels // len(FREQUENCIES), torch.arange(side) + 0.5
+    found = torch.zeros(channels, side, side)
+
+    def wave(frequency: int) -> Tensor:
+        gain = math.sqrt((2 if frequency else 1) / side)
+        return (math.pi * frequency / side * turns).cos() * gain
+
+    for i, (down, across) in enumerate(FREQUENCIES):
+        found[i * share : (i + 1) * share] = wave(down)[:, None] * wave(across)
+    return found

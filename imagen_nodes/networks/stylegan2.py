@@ -118,6 +118,9 @@ class StyleGAN2Generator(_StyleGAN2, GeneratorArchitecture):
     """Length of the latent vector z."""
     w_dim: Annotated[int, Field(ge=1, le=4096)] = 512
     """Length of the intermediate latent w, and width of the mapping network."""
+    labels: Literal["apart", "together"] = "apart"
+    """How the mapping network normalises z and what it makes of a label: each by itself, or, as in
+    the paper's own code, as one vector."""
     paths: Paths = "skip"
     """How the image comes about: summed up over resolutions; or drawn by the last, with residual
     connections or plainly."""
@@ -156,7 +159,10 @@ class StyleGAN2GeneratorNetwork(StyledNetwork):
 
     def __init__(self, architecture: StyleGAN2Generator) -> None:
         a = architecture
-        mapping = MappingNetwork(a.z_dim, a.classes, a.w_dim, a.mapping_layers, a.mapping_lr)
+        together = a.labels == "together"
+        mapping = MappingNetwork(
+            a.z_dim, a.classes, a.w_dim, a.mapping_layers, a.mapping_lr, together
+        )
         super().__init__(mapping, SynthesisNetwork(a), a.layers, a.w_dim)
 
     def style_weights(self) -> list[Tensor]:

@@ -226,6 +226,7 @@ def test_kinds_are_a_file_format() -> None:
         "stylegan2-discriminator",
         "convolution-stack-generator",
         "gated-inpainting",
+        "residual-unet",
         "adain",
         "vgg-features",
         "unet-generator",

@@ -99,16 +99,15 @@ class ResidualUNetNetwork(Network):
             maps.append(x)
             x = halving(x)
         x = self.middle(x)
-        for doubling, decoder in zip(
-            reversed(self.doublings), reversed(self.decoders), strict=True
-        ):
+        back = zip(reversed(self.doublings), reversed(self.decoders), strict=True)
+        for doubling, decoder in back:
             x = decoder(F.pixel_shuffle(doubling(x), 2) + maps.pop())
         return images + self.last(x)
 
     @torch.no_grad()
     def initialise(self, random: Generator) -> None:
-        """He's, for rectifiers; a tenth of it where a residual block ends; 0 where the network ends,
-        so that it begins by giving the picture back."""
+        """He's, for rectifiers; a tenth of it where a residual block ends; 0 where the network
+        does, so that it begins by giving the picture back."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 inputs = module.weight[0].numel()

@@ -29,10 +29,6 @@ from torch.nn import functional as F
 from .equalised import HE_GAIN, Drawn, EqualisedLinear, in_float32
 from .resampling import smooth
 
-# Pixels of a map that is small beside the last: exact sums cost nothing there, and their errors
-# would be seen everywhere.
-SMALL = 16**2
-
 Noise = Literal["constant", "random", "none"]
 """What is added to each layer: a fixed map, the same for all images; new values; nothing."""
 
@@ -54,6 +50,7 @@ class StyledConv2d(Drawn):
         up: double the size.
         gain: of the output, beside the rectifier's.
         clamp: outputs, but for ``gain``, are held within +- this; 0: not at all.
+        exact: of images in half precision, all but the convolution is in float32.
     """
 
     noise: Tensor
@@ -68,6 +65,7 @@ class StyledConv2d(Drawn):
         up: bool,
         gain: float = 1.0,
         clamp: float = 0.0,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         self.style = EqualisedLinear(w_dim, inputs, start=1.0)
@@ -78,6 +76,7 @@ class StyledConv2d(Drawn):
         self.up = up
         self.gain = gain * HE_GAIN
         self.clamp = clamp * gain
+        self.exact = exact
         self._frozen: _Frozen | None = None
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
@@ -85,8 +84,7 @@ class StyledConv2d(Drawn):
         with in_float32(w.device):
             styles = self.style(w)
             scales = self._demodulation(styles, frozen) * self.gain
-        # Of images, on maps where it is cheap, all but the convolution is in float32.
-        exact = frozen is not None and x.shape[2] * x.shape[3] <= SMALL
+        exact = self.exact and frozen is not None
         x = x * styles[:, :, None, None].to(torch.float32 if exact else x.dtype)
         if frozen is not None:
             x = frozen.convolved(x)

@@ -22,6 +22,7 @@ with connections past them: "skip", where each resolution adds to the doubled im
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
@@ -53,6 +54,9 @@ from .styled import StyledNetwork
 
 RESOLUTIONS = powers_of_two(16, 1024)
 Paths = Literal["skip", "residual", "plain"]
+# Maps up to this side, px, or this share of the images' side, are small beside the largest: exact
+# sums cost little there, and errors would be seen everywhere.
+SMALL, SMALL_SHARE = 16, 1 / 4
 # What the sum of two signals is multiplied by to keep their variance.
 SUM_GAIN = math.sqrt(0.5)
 
@@ -210,10 +214,10 @@ class DoublingBlock(nn.Module):
         width, below, size = a.width_at(side), a.width_at(side // 2), a.size_at(side)
         residual = a.paths == "residual" and side > 4
         gain = SUM_GAIN if residual else 1.0
-        self.conv0 = (
-            StyledConv2d(below, width, a.w_dim, size, up=True, clamp=a.clamp) if side > 4 else None
-        )
-        self.conv1 = StyledConv2d(width, width, a.w_dim, size, up=False, gain=gain, clamp=a.clamp)
+        exact = side <= max(SMALL, a.resolution * SMALL_SHARE)
+        layer = partial(StyledConv2d, w_dim=a.w_dim, size=size, clamp=a.clamp, exact=exact)
+        self.conv0 = layer(below, width, up=True) if side > 4 else None
+        self.conv1 = layer(width, width, up=False, gain=gain)
         self.skip = EqualisedConv2d(below, width, 1, bias=False, gain=gain) if residual else None
         draws = a.paths == "skip" or side == a.resolution
         self.to_image = ToImage(width, a.channels, a.w_dim, clamp=a.clamp) if draws else None

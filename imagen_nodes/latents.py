@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import math
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,9 +22,11 @@ from .graph.host import Host
 
 # What marks a file of latents.
 FILE_KEY, FILE_VERSION = "imagen_nodes.latents", "1"
-# A picture carries such files, for each node by its id; of so many bytes at most.
+# A picture carries such files, for each node by its id; of so many bytes at most, compressed, and
+# read up to so many. A batch of w takes little where a picture has one style in all layers.
 Carried = dict[str, Annotated[list[Base64Bytes], Field(min_length=1)]]
-CARRIED_BYTES = 256 << 10
+CARRIED_BYTES, READ_BYTES = 256 << 10, 256 << 20
+GZIP = b"\x1f\x8b"
 
 Way = Literal["linear", "spherical"]
 
@@ -198,7 +202,8 @@ def save(path: Path, latents: Latents) -> None:
 def carry(host: Host, latents: Latents) -> None:
     """Let pictures that are saved later in this run carry them, unless they are too large for
     that."""
-    content = _to_bytes(latents)
+    # Without a time, so that the same latents are the same bytes.
+    content = gzip.compress(_to_bytes(latents), mtime=0)
     if len(content) <= CARRIED_BYTES:
         host.carry(FILE_KEY, base64.b64encode(content).decode())
 
@@ -251,7 +256,24 @@ def _carried(path: Path, node: str) -> list[bytes]:
         raise DataError(f"{path}: no latents of node {node}. There are those of {ids}")
     if not node and len(found) > 1:
         raise DataError(f"{path}: carries the latents of nodes {ids}: say which (node)")
-    return found[node or next(iter(found))]
+    parts = found[node or next(iter(found))]
+    try:
+        return [_unpacked(part) for part in parts]
+    except zlib.error as error:
+        raise DataError(f"{path}: the latents that it carries are damaged: {error}") from error
+
+
+def _unpacked(content: bytes) -> bytes:
+    """
+    Raises:
+        zlib.error: it is damaged, or far too long."""
+    if not content.startswith(GZIP):  # as they were carried at first
+        return content
+    reader = zlib.decompressobj(wbits=31)
+    found = reader.decompress(content, READ_BYTES)
+    if not reader.eof:
+        raise zlib.error("cut off, or too long")
+    return found
 
 
 def _from_bytes(path: Path, content: bytes) -> Latents:

@@ -132,8 +132,8 @@ class LoadLatents(Node):
     """Load latents that Save Latents wrote, or those of a picture.
 
     A PNG that Save Image wrote carries the latents of the Generate nodes that ran before it, those
-    of the whole batch, unless they are more than 256 KiB. In ComfyUI it does not where Generate had
-    nothing to do, because its result was still there from the last run.
+    of the whole batch, unless they take more than 256 KiB, compressed. In ComfyUI it does not where
+    Generate had nothing to do, because its result was still there from the last run.
     """
 
     id = "ImagenLoadLatents"

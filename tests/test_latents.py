@@ -1,5 +1,7 @@
 """Latents: drawn, labelled, walked along."""
 
+import base64
+import json
 import math
 
 import numpy as np
@@ -270,7 +272,7 @@ def test_pictures_carry_latents(runner, tmp_path):
         latents.pick(latents.load(file, "3"), 4)
 
 
-def test_many_latents_do_not_travel():
+def test_many_latents_do_not_travel(tmp_path):
     class Host:
         found = None
 
@@ -278,10 +280,35 @@ def test_many_latents_do_not_travel():
             self.found = kind, value
 
     host = Host()
-    latents.carry(host, Latents(torch.zeros(150, 512)))
+    latents.carry(host, latents.sample(160, 512, 1))
     assert host.found is None
-    latents.carry(host, Latents(torch.zeros(120, 512)))
+    latents.carry(host, latents.sample(120, 512, 1))
     assert host.found[0] == latents.FILE_KEY
+    w = latents.sample(100, 512, 1).z[:, None].expand(-1, 10, -1)  # one style a picture
+    latents.carry(host, Latents(None, None, w))
+    path = carrying(tmp_path, json.dumps({"1": [host.found[1]]}))
+    assert torch.equal(latents.load(path).w, w)
+
+
+def carrying(folder, text):
+    """A PNG that carries ``text``; None: nothing."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    if text is not None:
+        texts.add_text(latents.FILE_KEY, text)
+    path = folder / "a.png"
+    Image.new("RGB", (2, 2)).save(path, pnginfo=texts)
+    return path
+
+
+def test_latents_that_were_carried_at_first(tmp_path):
+    """As they are, not compressed."""
+    latents.save(tmp_path / "a.safetensors", latents.sample(2, 8, 1))
+    content = base64.b64encode((tmp_path / "a.safetensors").read_bytes()).decode()
+    path = carrying(tmp_path, json.dumps({"1": [content]}))
+    assert torch.equal(latents.load(path).z, latents.sample(2, 8, 1).z)
 
 
 @pytest.mark.parametrize(
@@ -292,17 +319,12 @@ def test_many_latents_do_not_travel():
         ('{"1": []}', "the latents that it carries are damaged"),
         ('{"1": ["A"]}', "the latents that it carries are damaged"),
         ('{"1": ["AAAA"]}', "not a file of latents that can be read"),
+        ('{"1": ["H4sIAAAA"]}', "the latents that it carries are damaged: cut off, or too long"),
+        ('{"1": ["H4v/AAAA"]}', "the latents that it carries are damaged: Error -3"),
     ],
 )
 def test_pictures_that_carry_none(tmp_path, text, message):
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    texts = PngInfo()
-    if text is not None:
-        texts.add_text(latents.FILE_KEY, text)
-    path = tmp_path / "a.png"
-    Image.new("RGB", (2, 2)).save(path, pnginfo=texts)
+    path = carrying(tmp_path, text)
     with pytest.raises(DataError) as info:
         latents.load(path)
     assert message in str(info.value)

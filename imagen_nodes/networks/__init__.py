@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -32,41 +32,6 @@ from .stylegan3 import StyleGAN3Generator
 from .unet_discriminator import UNetDiscriminator
 from .unet_generator import UNetGenerator
 from .vgg import VGGFeatures
-
-ARCHITECTURES: tuple[type[Architecture], ...] = (
-    DCGANGenerator,
-    DCGANDiscriminator,
-    MobileNetV2Features,
-    SNGANGenerator,
-    SNGANDiscriminator,
-    Compact,
-    PatchDiscriminator,
-    UNetDiscriminator,
-    ProGANGenerator,
-    ProGANDiscriminator,
-    R3GANGenerator,
-    R3GANDiscriminator,
-    MultiScaleDiscriminator,
-    LPIPSSqueeze,
-    BigGANGenerator,
-    BigGANDiscriminator,
-    BigGANDeepGenerator,
-    BigGANDeepDiscriminator,
-    StyleGAN2Generator,
-    StyleGAN2Discriminator,
-    ConvolutionStackGenerator,
-    GatedInpainting,
-    ResidualUNet,
-    AdaIN,
-    VGGFeatures,
-    UNetGenerator,
-    ResNetGenerator,
-    AnimeGANGenerator,
-    PatchHeads,
-    StyleGAN3Generator,
-    LucidStyleGAN2Generator,
-    LightweightGenerator,
-)
 
 AnyArchitecture = Annotated[
     DCGANGenerator
@@ -103,3 +68,6 @@ AnyArchitecture = Annotated[
     | LightweightGenerator,
     Field(discriminator="kind"),
 ]
+
+# The union's members: of AnyArchitecture the first part is the union, the second how to tell them.
+ARCHITECTURES: tuple[type[Architecture], ...] = get_args(get_args(AnyArchitecture)[0])

@@ -1,5 +1,8 @@
 """What several tests share."""
 
+import sys
+import types
+
 import pytest
 
 from imagen_nodes.runner import Runner
@@ -19,3 +22,25 @@ def runner(tmp_path):
     runner = Runner(input=tmp_path / "input", output=tmp_path / "output", listen=events.append)
     runner.events = events
     return runner
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder, which is the one to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def persistence(monkeypatch):
+    """NVIDIA's module that objects of theirs name, and that must not be called."""
+    module = types.ModuleType("torch_utils.persistence")
+
+    def _reconstruct_persistent_obj(meta):
+        raise SystemExit("run")
+
+    _reconstruct_persistent_obj.__module__ = module.__name__
+    _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
+    module._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)

@@ -1,5 +1,5 @@
 """The generators of lucidrains' programs, in our nodes. Their numbers are tested against the files'
-own arithmetic in ``test_importers.py``."""
+own arithmetic in ``test_lucidrains_importers.py``."""
 
 from __future__ import annotations
 

@@ -14,9 +14,7 @@ from torch.nn import functional as F
 from imagen_nodes import checkpoint
 from imagen_nodes.__main__ import main
 
-from .test_importers import close, imported, place, random, varied
-
-__all__ = ["place"]
+from .importing import close, imported, random, varied
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:

@@ -1,11 +1,11 @@
 """Memory that the nodes of pictures take for a large one.
 
-    python benchmarks/picture_memory.py [--side PX] [--nodes NAME ...]
+    python benchmarks/picture_memory.py [--side PX] [--batch N] [--nodes NAME ...]
 
 Each node runs in a process of its own with the weights that ship: first on a picture of 256 px, so
-that everything is loaded, then on one of ``side`` px. Printed are the peak of the process, and how
-much of it is beyond the picture, the result (float32, as graphs hold them) and what the process
-took before. Aim: less than 2 GiB of that for 4,096 px.
+that everything is loaded, then on N of ``side`` px. Printed are the peak of the process, and how
+much of it is beyond the pictures, the results (float32, as graphs hold them) and what the process
+took before. Aim: less than 2 GiB of that for 4,096 px, however many there are.
 """
 
 from __future__ import annotations
@@ -39,29 +39,31 @@ GIB = 2**30
 def main() -> None:
     parser = argparse.ArgumentParser(description="Memory of the nodes of pictures.")
     parser.add_argument("--side", type=int, default=4096, help="of the picture, px")
+    parser.add_argument("--batch", type=int, default=1, help="pictures")
     parser.add_argument("--nodes", nargs="+", choices=WEIGHTS, default=list(WEIGHTS))
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.here:
-        measure(args.nodes[0], args.side)
+        measure(args.nodes[0], args.side, args.batch)
         return
     print(f"{'':16}{'peak':>10}{'picture':>10}{'result':>10}{'beyond':>10}{'time':>9}")
     for name in args.nodes:
         if weights(name).is_file():
-            words = ["--here", "--nodes", name, "--side", str(args.side)]
+            words = ["--here", "--nodes", name]
+            words += ["--side", str(args.side), "--batch", str(args.batch)]
             subprocess.run([sys.executable, __file__, *words], check=True)
 
 
-def measure(name: str, side: int) -> None:
+def measure(name: str, side: int, batch: int) -> None:
     """One line, of this process."""
     host, model = LocalHost(), open_model(weights(name))
     kind = next(node for node in NODES if node.id == f"Imagen{name}")
-    run(host, kind, model, 256)
+    run(host, kind, model, 256, 1)
     before = resident("VmRSS")
     # The peak counts from here.
     Path("/proc/self/clear_refs").write_text("5")
     start = time.perf_counter()
-    image, result = run(host, kind, model, side)
+    image, result = run(host, kind, model, side, batch)
     seconds = time.perf_counter() - start
     peak = resident("VmHWM")
     sizes = [x.numel() * x.element_size() / GIB for x in (image, result)]
@@ -73,16 +75,16 @@ def measure(name: str, side: int) -> None:
 
 @torch.inference_mode()
 def run(
-    host: LocalHost, kind: type[Node], model: Any, side: int
+    host: LocalHost, kind: type[Node], model: Any, side: int, batch: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A picture of noise, and the result."""
-    image = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0))
+    """Pictures of noise, and the result."""
+    image = torch.rand(batch, side, side, 3, generator=torch.Generator().manual_seed(0))
     inputs: dict[str, Any] = {"model": model, "image": image}
     if "mask" in kind.model_fields and kind.model_fields["mask"].is_required():
         inputs["mask"] = torch.zeros(1, side, side)
         inputs["mask"][:, side // 4 : side // 2] = 1
     if "style" in kind.model_fields:
-        inputs["style"] = image[:, :256, :256]
+        inputs["style"] = image[:1, :256, :256]
     return image, kind(**inputs).run(host)[0]
 
 

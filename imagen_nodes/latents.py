@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import math
 import zlib
@@ -202,10 +201,22 @@ def save(path: Path, latents: Latents) -> None:
 def carry(host: Host, latents: Latents) -> None:
     """Let pictures that are saved later in this run carry them, unless they are too large for
     that."""
-    # Without a time, so that the same latents are the same bytes.
-    content = gzip.compress(_to_bytes(latents), mtime=0)
-    if len(content) <= CARRIED_BYTES:
+    content = _packed(_to_bytes(latents))
+    if content is not None:
         host.carry(FILE_KEY, base64.b64encode(content).decode())
+
+
+def _packed(content: bytes) -> bytes | None:
+    """Compressed; None: it is too much to travel, which is found without compressing the rest."""
+    packer, found = zlib.compressobj(wbits=31), bytearray()
+    if len(content) > READ_BYTES:
+        return None
+    for start in range(0, len(content), CARRIED_BYTES):
+        found += packer.compress(content[start : start + CARRIED_BYTES])
+        if len(found) > CARRIED_BYTES:
+            return None
+    found += packer.flush()
+    return bytes(found) if len(found) <= CARRIED_BYTES else None
 
 
 def _to_bytes(latents: Latents) -> bytes:
@@ -256,21 +267,24 @@ def _carried(path: Path, node: str) -> list[bytes]:
         raise DataError(f"{path}: no latents of node {node}. There are those of {ids}")
     if not node and len(found) > 1:
         raise DataError(f"{path}: carries the latents of nodes {ids}: say which (node)")
-    parts = found[node or next(iter(found))]
+    parts, left = list[bytes](), READ_BYTES
     try:
-        return [_unpacked(part) for part in parts]
+        for part in found[node or next(iter(found))]:
+            parts.append(_unpacked(part, left))
+            left -= len(parts[-1])
     except zlib.error as error:
         raise DataError(f"{path}: the latents that it carries are damaged: {error}") from error
+    return parts
 
 
-def _unpacked(content: bytes) -> bytes:
+def _unpacked(content: bytes, most: int) -> bytes:
     """
     Raises:
-        zlib.error: it is damaged, or far too long."""
+        zlib.error: it is damaged, or longer than ``most``."""
     if not content.startswith(GZIP):  # as they were carried at first
         return content
     reader = zlib.decompressobj(wbits=31)
-    found = reader.decompress(content, READ_BYTES)
+    found = reader.decompress(content, max(most, 1))  # 0 would be no limit
     if not reader.eof:
         raise zlib.error("cut off, or too long")
     return found

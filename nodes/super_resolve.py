@@ -17,10 +17,10 @@ class SuperResolve(Node):
     """Enlarge pictures with a super-resolution network, or restore them with one that keeps their
     size.
 
-    Takes what Load Checkpoint loads: Compact networks of ours, and ESRGAN, Compact, SPAN, SwinIR
-    and the rest that spandrel knows. Pictures of any size are run in tiles, whose seams do not
-    show; each picture of a batch by itself, so that it needs no more memory than one. Alpha is
-    kept, and grey pictures stay grey.
+    Takes what Load Checkpoint loads: our own Compact networks and residual U-Nets, and ESRGAN,
+    Compact, SPAN, SwinIR and the rest that spandrel knows. Pictures of any size are run in tiles,
+    whose seams do not show; each picture of a batch by itself, so that it needs no more memory
+    than one. Alpha is kept, and grey pictures stay grey.
     """
 
     id = "ImagenSuperResolve"

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from imagen_nodes import checkpoint, super_resolution
+from imagen_nodes import checkpoint, super_resolution, tiles
 from imagen_nodes.checkpoint import Card, Model
 from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.compact import Compact
+from imagen_nodes.networks.residual_unet import ResidualUNet
 from imagen_nodes.runner import Runner
 
 
@@ -20,7 +21,10 @@ def noise(*shape):
 
 
 def model(**fields):
-    architecture = Compact.model_validate({"width": 8, "depth": 2, "scale": 1} | fields)
+    return model_of(Compact.model_validate({"width": 8, "depth": 2, "scale": 1} | fields))
+
+
+def model_of(architecture):
     network = architecture.build()
     network.initialise(torch.Generator().manual_seed(0))
     network.requires_grad_(False).eval()
@@ -44,10 +48,25 @@ def test_the_result_and_part_of_the_way(unshuffle, strength):
     torch.testing.assert_close(restore(small, image, strength), wanted, rtol=0, atol=1e-5)
 
 
+UNET = ResidualUNet(widths=(8, 8, 8), blocks=1, middle=1)
+BLOCKS = Compact(width=8, depth=2, scale=1, unshuffle=2)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (13, 7), (33, 20)])
-def test_any_size_with_blocks_of_pixels(size):
-    small = model(unshuffle=2)
-    assert restore(small, noise(1, *size, 3)).shape == (1, *size, 3)
+@pytest.mark.parametrize("architecture", [BLOCKS, UNET])
+def test_any_size(architecture, size):
+    image = noise(1, *size, 3)
+    small = model_of(architecture)
+    for tensor in small.network.parameters():  # also where it begins by giving the picture back
+        tensor.add_(0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
+    found = restore(small, image)
+    assert found.shape == image.shape
+    sizes = small.architecture.pictures.sizes
+    with torch.inference_mode():
+        wanted = small.network(tiles.padded(image.movedim(3, 1), sizes)).movedim(1, 3)
+    wanted = wanted[:, : size[0], : size[1]].clamp(0, 1)
+    assert float((wanted - image).abs().max()) > 0.01
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_alpha_is_kept_and_grey_stays_grey():

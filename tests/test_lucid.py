@@ -26,6 +26,7 @@ LUCID = LucidStyleGAN2Generator(
 LIGHT = LightweightGenerator(
     resolution=128, z_dim=8, width_base=1024, width_max=24, attention=(16,)
 )
+FREQUENT = LIGHT.model_copy(update={"steering": "frequencies"})
 
 
 def model_of(architecture: GeneratorArchitecture) -> Model:
@@ -39,7 +40,7 @@ def model_of(architecture: GeneratorArchitecture) -> Model:
     return Model("x.safetensors", card, architecture, network)
 
 
-@pytest.mark.parametrize("architecture", [LUCID, LIGHT])
+@pytest.mark.parametrize("architecture", [LUCID, LIGHT, FREQUENT])
 def test_images_are_the_same_again_and_in_any_batch(architecture: GeneratorArchitecture) -> None:
     model = model_of(architecture)
     latent = sample(9, architecture.z_dim, 0)

@@ -96,3 +96,7 @@ def test_a_new_one_gives_the_picture_back():
     x = noise(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(built(x), x)
+    for block in (built.encoders[0][0], built.middle[1]):
+        he = (2 / block.first.weight[0].numel()) ** 0.5
+        assert float(block.first.weight.detach().std()) == pytest.approx(he, rel=0.05)
+        assert float(block.second.weight.detach().std()) == pytest.approx(he / 10, rel=0.05)

@@ -20,6 +20,8 @@ from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.evaluation import restoration
 from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, psnr_y, ssim_y
 from imagen_nodes.foreign import describe
+from imagen_nodes.networks.compact import Compact
+from imagen_nodes.networks.residual_unet import ResidualUNet
 from imagen_nodes.training import degradation
 from imagen_nodes.training.data import open_data, opening
 from imagen_nodes.training.data.pictures import cut, starts, tiles_in
@@ -304,8 +306,12 @@ def test_patches_are_windows_and_their_turned_ones():
         ({"patch": 17}, "patch: 17 px of tiles of 32; takes multiples of 2 px"),
         ({"patch": 64}, "the patch at most as large as the tile"),
         (
+            {"generator": {"kind": "residual-unet"}, "patch": 18},
+            r"takes multiples of 4 px \(residual-unet\)",
+        ),
+        (
             {"generator": {"kind": "compact", "scale": 1}},
-            "shrink, but a generator of scale 1 enlarges nothing",
+            "shrink, but the generator enlarges nothing",
         ),
         ({"perceptual_weight": 1}, "needs RGB and patches of 32 px"),
         ({"adversarial_weight": 1}, "without one adversarial_weight is 0"),
@@ -365,6 +371,28 @@ def test_from_pictures_to_the_node_and_to_others(place, capsys):
     with torch.inference_mode():
         ours = checkpoint.load(best).network(x).clamp(0, 1)
         torch.testing.assert_close(descriptor(x), ours, rtol=0, atol=1e-5)
+
+
+def test_a_denoiser_from_pictures_to_a_file(place):
+    """The residual U-Net: its tiles, previews, card and figures."""
+    net = {"kind": "residual-unet", "widths": [8, 8, 8], "blocks": 1, "middle": 1}
+    task = {"kind": "restore", "generator": net, "degradation": {"kind": "noise"}}
+    task |= {"tile": 32, "patch": 16}
+    optimiser = {"lr": 2e-3}
+    assert begin("run", task=task, optimiser=optimiser, metric_kimg=0.024, kimg=0.2) == 0
+    lines = [json.loads(line) for line in Path("run/stats.jsonl").read_text().splitlines()]
+    assert lines[-1]["losses"]["charbonnier"] < 0.9 * lines[0]["losses"]["charbonnier"]
+    best = checkpoint.load(Path("run/snapshots/small-best.safetensors"))
+    assert (best.card.task, best.card.quality[0].metric) == ("restoration", "PSNR-RGB")
+    assert best.card.description.startswith("A residual-unet that restores pictures")
+    assert best.architecture == ResidualUNet.model_validate(net)
+
+
+def test_a_compact_needs_no_kind():
+    """As recipes had it before there were others."""
+    task = Restore.model_validate({"generator": {"scale": 2, "width": 8}})
+    assert task.generator == Compact(scale=2, width=8)
+    assert Restore.model_validate_json(task.model_dump_json()) == task
 
 
 def test_a_training_is_resumed_exactly(place, capsys):

@@ -314,6 +314,17 @@ def test_bfloat16_is_close() -> None:
     assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
+@pytest.mark.parametrize(("resolution", "first", "second"), [(64, 32, 16), (256, 64, 64)])
+def test_layers_of_small_maps_are_in_float32(resolution: int, first: int, second: int) -> None:
+    """Up to the block of so many px: its first and its second layer."""
+    with torch.device("meta"):
+        network = StyleGAN2Generator(resolution=resolution).build()
+    for side, block in network.synthesis.blocks.items():
+        if block.conv0 is not None:
+            assert block.conv0.float32 == (int(side) <= first)
+        assert block.conv1.float32 == (int(side) <= second)
+
+
 def test_images_do_not_depend_on_their_batch() -> None:
     network = varied(StyleGAN2Generator.model_validate(STYLES).build())
     z = torch.randn(3, 6, generator=random())

@@ -139,8 +139,8 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
     names = Names(candidate.tensors)
     if not names.has("synthesis/4x4/Const/const"):
         raise Other("no synthesis/4x4/Const/const")
-    together = names.has("mapping/LabelConcat/weight")  # the first release
-    embed = "mapping/LabelConcat" if together else "mapping/LabelEmbed"
+    joint = names.has("mapping/LabelConcat/weight")  # the first release
+    embed = "mapping/LabelConcat" if joint else "mapping/LabelEmbed"
     labelled = names.has(f"{embed}/weight")
     classes, embedded = names.shape(f"{embed}/weight") if labelled else (0, 0)
     sides = _sides(names, r"synthesis/(\d+)x\1/(?:Conv|Conv1)/weight")
@@ -162,7 +162,7 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
             "z_dim": inputs - embedded,
             "w_dim": w_dim,
             "classes": classes,
-            "labels": "together" if together else "apart",
+            "label_norm": "joint" if joint else "separate",
             "mapping_layers": layers,
             "clamp": _clamp(candidate.about),
             "paths": "skip" if len(drawing) == len(sides) else "residual" if residual else "plain",
@@ -181,7 +181,7 @@ def tensorflow_generator(candidate: Candidate) -> Imported:
     for i in range(layers):
         state[f"mapping.layers.{i}.weight"] = names.take(f"mapping/Dense{i}/weight").t()
         state[f"mapping.layers.{i}.bias"] = names.take(f"mapping/Dense{i}/bias")
-    if together:  # a matrix as it is: ours is scaled when it is used
+    if joint:  # a matrix as it is: ours is scaled when it is used
         state["mapping.embed.weight"] = names.take(f"{embed}/weight").t() * math.sqrt(classes)
         state["mapping.embed.bias"] = torch.zeros(embedded)
     elif classes:

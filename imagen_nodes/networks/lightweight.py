@@ -59,8 +59,8 @@ class LightweightGenerator(GeneratorArchitecture):
     """Resolutions (px) whose maps get attention before they are doubled; none: ()."""
 
     steering: Literal["context", "frequencies"] = "context"
-    """What small maps steer the channels of large ones by: a mean over places that are looked at,
-    or coefficients of a cosine transform."""
+    """What small maps steer the channels of large ones by: a mean over places that are looked at
+    (global context), or coefficients of a cosine transform (frequency channel attention)."""
 
     @model_validator(mode="after")
     def _attention_fits(self) -> Self:
@@ -190,15 +190,16 @@ class _Frequencies(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Made anew: a buffer would have no values in a network that is built without memory.
-        seen = (x * cosines(x.shape[1], x.shape[2]).to(x)).sum((2, 3), keepdim=True)
+        waves = cosines(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        seen = (x * waves).sum((2, 3), keepdim=True)
         return self.conv1(F.leaky_relu(self.conv0(seen), 0.1)).sigmoid()
 
 
-def cosines(channels: int, side: int) -> Tensor:
+def cosines(channels: int, side: int, device: torch.device | None = None) -> Tensor:
     """``[channels side side]``: what each channel's map is multiplied by, the orthonormal cosine
     transform's function of its frequency; 0 for channels that are left over."""
-    share, turns = channels // len(FREQUENCIES), torch.arange(side) + 0.5
-    found = torch.zeros(channels, side, side)
+    share, turns = channels // len(FREQUENCIES), torch.arange(side, device=device) + 0.5
+    found = torch.zeros(channels, side, side, device=device)
 
     def wave(frequency: int) -> Tensor:
         gain = math.sqrt((2 if frequency else 1) / side)

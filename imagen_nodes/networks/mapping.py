@@ -22,7 +22,7 @@ class MappingNetwork(nn.Module):
     classes) -> ``w [b w_dim]``, float32: half precisions are too coarse for so many layers.
 
     Args:
-        together: z and the label's embedding, of z's length, are normalised as one vector."""
+        joint: z and the label's embedding, of z's length, are normalised as one vector."""
 
     def __init__(
         self,
@@ -31,11 +31,12 @@ class MappingNetwork(nn.Module):
         w_dim: int,
         depth: int,
         lr: float,
-        together: bool = False,
+        *,
+        joint: bool = False,
     ) -> None:
         super().__init__()
-        self.classes, self.together = classes, together
-        embedded = z_dim if together else w_dim
+        self.classes, self.joint = classes, joint
+        embedded = z_dim if joint else w_dim
         self.embed = EqualisedLinear(classes, embedded) if classes else None
         widths = [z_dim + (embedded if classes else 0), *[w_dim] * (depth - 1)]
         self.layers = nn.ModuleList(EqualisedLinear(width, w_dim, lr=lr) for width in widths)
@@ -48,7 +49,7 @@ class MappingNetwork(nn.Module):
                 labels = required(labels, "network")
                 one_hot = F.one_hot(labels, self.classes).to(self.embed.weight.dtype)
                 parts.append(self.embed(one_hot))
-            if self.together:
+            if self.joint:
                 x = pixel_norm(torch.cat(parts, 1))
             else:
                 x = torch.cat([pixel_norm(part) for part in parts], 1)

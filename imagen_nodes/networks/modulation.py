@@ -50,7 +50,7 @@ class StyledConv2d(Drawn):
         up: double the size.
         gain: of the output, beside the rectifier's.
         clamp: outputs, but for ``gain``, are held within +- this; 0: not at all.
-        exact: of images in half precision, all but the convolution is in float32.
+        float32: of images in half precision, all but the convolution and its filter is in float32.
     """
 
     noise: Tensor
@@ -65,7 +65,7 @@ class StyledConv2d(Drawn):
         up: bool,
         gain: float = 1.0,
         clamp: float = 0.0,
-        exact: bool = False,
+        float32: bool = False,
     ) -> None:
         super().__init__()
         self.style = EqualisedLinear(w_dim, inputs, start=1.0)
@@ -76,7 +76,7 @@ class StyledConv2d(Drawn):
         self.up = up
         self.gain = gain * HE_GAIN
         self.clamp = clamp * gain
-        self.exact = exact
+        self.float32 = float32
         self._frozen: _Frozen | None = None
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
@@ -84,11 +84,11 @@ class StyledConv2d(Drawn):
         with in_float32(w.device):
             styles = self.style(w)
             scales = self._demodulation(styles, frozen) * self.gain
-        exact = self.exact and frozen is not None
-        x = x * styles[:, :, None, None].to(torch.float32 if exact else x.dtype)
+        wide = self.float32 and frozen is not None
+        x = x * styles[:, :, None, None].to(torch.float32 if wide else x.dtype)
         if frozen is not None:
             x = frozen.convolved(x)
-            x = x.float() if exact else x
+            x = x.float() if wide else x
         elif self.up:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
             x = smooth(x, padding=1, gain=4.0)

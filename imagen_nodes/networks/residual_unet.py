@@ -1,14 +1,16 @@
 """The residual U-Net: a restorer whose layers are mostly at small sizes, where they are cheap.
 
     conv 3 -> w0; at each size: n residual blocks, conv 2x2 of stride 2 to the next;
-    at the smallest: m residual blocks; on the way back: conv 1x1, pixel shuffle, plus the map of
-    that size, n residual blocks; conv w0 -> 3, plus the picture itself
+    at the smallest: m residual blocks; on the way back: conv 1x1, pixel shuffle (a transposed
+    convolution 2x2 of stride 2), plus the map of that size from before it was halved, n residual
+    blocks; conv w0 -> 3, plus the picture itself
 
-A residual block is ``x + conv(relu(conv(x)))``; nothing has a bias. Source: Zhang et al.,
-"Plug-and-Play Image Restoration with Deep Denoiser Prior" (DRUNet), 2021, section III, told nothing
-of the noise. Without biases the network scales with its input, so that it also does well at
-strengths that it was not trained on: Mohan et al., "Robust and Interpretable Blind Image Denoising
-via Bias-Free Convolutional Neural Networks", 2020.
+A residual block is ``x + conv(relu(conv(x)))``; nothing has a bias. After Zhang et al.,
+"Plug-and-Play Image Restoration with Deep Denoiser Prior" (DRUNet), 2021, section III, which is
+wider, is told how strong the noise is, and gives the picture itself. Without biases the network
+scales with its input, so that it also does well at strengths that it was not trained on: Mohan et
+al., "Robust and Interpretable Blind Image Denoising via Bias-Free Convolutional Neural Networks",
+2020.
 
 As a denoiser it learns in minutes what a plain stack of convolutions on blocks of 2x2 px learns in
 an hour.
@@ -17,6 +19,7 @@ an hour.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -58,7 +61,7 @@ class ResidualUNet(Architecture):
     def pictures(self) -> Pictures:
         deepest = len(self.widths) - 1
         # px: of a 3x3 convolution at size 1/s, s; of the halvings, up to a pixel of the next size.
-        outer = 4 * self.blocks * sum(2**level for level in range(deepest))
+        outer = 4 * self.blocks * (2**deepest - 1)
         inner = 2 * self.middle * 2**deepest
         return Pictures(
             channels=self.channels,
@@ -81,9 +84,9 @@ class ResidualUNetNetwork(Network):
         a = architecture
 
         def blocks(width: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(width) for _ in range(count)))
+            return nn.Sequential(*(_Block(width) for _ in range(count)))
 
-        outer, steps = a.widths[:-1], list(zip(a.widths, a.widths[1:], strict=False))
+        outer, steps = a.widths[:-1], list(pairwise(a.widths))
         self.first = _conv(a.channels, a.widths[0])
         self.encoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
         self.halvings = nn.ModuleList(nn.Conv2d(w, v, 2, 2, bias=False) for w, v in steps)
@@ -113,12 +116,12 @@ class ResidualUNetNetwork(Network):
                 inputs = module.weight[0].numel()
                 nn.init.normal_(module.weight, 0.0, math.sqrt(2 / inputs), generator=random)
         for block in self.modules():
-            if isinstance(block, Block):
+            if isinstance(block, _Block):
                 block.second.weight *= LAST
         nn.init.zeros_(self.last.weight)
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """``x + conv(relu(conv(x)))``, ``[b c h w]``."""
 
     def __init__(self, width: int) -> None:

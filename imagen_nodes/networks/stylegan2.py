@@ -54,8 +54,8 @@ from .styled import StyledNetwork
 
 RESOLUTIONS = powers_of_two(16, 1024)
 Paths = Literal["skip", "residual", "plain"]
-# Maps up to this side, px, or this share of the images' side, are small beside the largest: exact
-# sums cost little there, and errors would be seen everywhere.
+# Layers that are given maps up to this side, px, or give those up to this share of the images' side
+# are small beside the last: float32 costs little there, and errors would be seen everywhere.
 SMALL, SMALL_SHARE = 16, 1 / 4
 # What the sum of two signals is multiplied by to keep their variance.
 SUM_GAIN = math.sqrt(0.5)
@@ -122,9 +122,9 @@ class StyleGAN2Generator(_StyleGAN2, GeneratorArchitecture):
     """Length of the latent vector z."""
     w_dim: Annotated[int, Field(ge=1, le=4096)] = 512
     """Length of the intermediate latent w, and width of the mapping network."""
-    labels: Literal["apart", "together"] = "apart"
-    """How the mapping network normalises z and what it makes of a label: each by itself, or, as in
-    the paper's own code, as one vector."""
+    label_norm: Literal["separate", "joint"] = "separate"
+    """How the mapping network normalises z and the embedding of a label: each by itself, or, as in
+    the paper's own code, as one vector. Without classes there is nothing to join."""
     paths: Paths = "skip"
     """How the image comes about: summed up over resolutions; or drawn by the last, with residual
     connections or plainly."""
@@ -163,9 +163,9 @@ class StyleGAN2GeneratorNetwork(StyledNetwork):
 
     def __init__(self, architecture: StyleGAN2Generator) -> None:
         a = architecture
-        together = a.labels == "together"
+        joint = a.label_norm == "joint"
         mapping = MappingNetwork(
-            a.z_dim, a.classes, a.w_dim, a.mapping_layers, a.mapping_lr, together
+            a.z_dim, a.classes, a.w_dim, a.mapping_layers, a.mapping_lr, joint=joint
         )
         super().__init__(mapping, SynthesisNetwork(a), a.layers, a.w_dim)
 
@@ -214,10 +214,12 @@ class DoublingBlock(nn.Module):
         width, below, size = a.width_at(side), a.width_at(side // 2), a.size_at(side)
         residual = a.paths == "residual" and side > 4
         gain = SUM_GAIN if residual else 1.0
-        exact = side <= max(SMALL, a.resolution * SMALL_SHARE)
-        layer = partial(StyledConv2d, w_dim=a.w_dim, size=size, clamp=a.clamp, exact=exact)
-        self.conv0 = layer(below, width, up=True) if side > 4 else None
-        self.conv1 = layer(width, width, up=False, gain=gain)
+        small = side <= a.resolution * SMALL_SHARE
+        layer = partial(StyledConv2d, w_dim=a.w_dim, size=size, clamp=a.clamp)
+        self.conv0 = (
+            layer(below, width, up=True, float32=small or side // 2 <= SMALL) if side > 4 else None
+        )
+        self.conv1 = layer(width, width, up=False, gain=gain, float32=small or side <= SMALL)
         self.skip = EqualisedConv2d(below, width, 1, bias=False, gain=gain) if residual else None
         draws = a.paths == "skip" or side == a.resolution
         self.to_image = ToImage(width, a.channels, a.w_dim, clamp=a.clamp) if draws else None

@@ -8,10 +8,10 @@ Network" (SRGAN), 2017; Wang et al., "Real-ESRGAN", 2021, section 3.3 (losses an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -43,12 +43,22 @@ from .pictures import (
 SOFT = 1e-3
 
 
+def _kind(generator: Any) -> str:
+    """Of a generator, or of its fields, which may leave out that it is a Compact."""
+    if isinstance(generator, dict):
+        return generator.get("kind", "compact")
+    return getattr(generator, "kind", "")
+
+
 class Restore(Task):
     """Train a network to undo a degradation."""
 
     kind: Literal["restore"] = "restore"
     """Names this task in files."""
-    generator: Annotated[Compact | ResidualUNet, Field(discriminator="kind")] = Compact()
+    generator: Annotated[
+        Annotated[Compact, Tag("compact")] | Annotated[ResidualUNet, Tag("residual-unet")],
+        Discriminator(_kind),
+    ] = Compact()
     """Pictures to pictures."""
     degradation: Degradation = Shrink()
     """What makes the network's pictures from clean ones."""
@@ -75,17 +85,16 @@ class Restore(Task):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        scale = self.scale
-        step = scale * self.generator.pictures.sizes.multiple
+        step = self.scale * self.generator.pictures.sizes.multiple
         if self.patch > self.tile or self.patch % step or self.tile % step:
             raise ValueError(
                 f"patch: {self.patch} px of tiles of {self.tile}; takes multiples of {step} px "
-                "(what the generator takes), the patch at most as large as the tile"
+                f"({self.generator.kind}), the patch at most as large as the tile"
             )
-        if scale == 1 and isinstance(self.degradation, Shrink):
+        if self.scale == 1 and isinstance(self.degradation, Shrink):
             raise ValueError(
-                "degradation: shrink, but a generator of scale 1 enlarges nothing; set "
-                "degradation to noise, or generator.scale"
+                "degradation: shrink, but the generator enlarges nothing; set degradation to "
+                'noise, or generator to one that does, as {"kind": "compact", "scale": 2}'
             )
         if self.perceptual_weight and (self.generator.channels != 3 or self.patch < 32):
             raise ValueError("perceptual_weight: needs RGB and patches of 32 px or more")
@@ -132,8 +141,7 @@ class Restore(Task):
 
     @property
     def summary(self) -> str:
-        scale = self.scale
-        what = f"enlarges pictures {scale} times" if scale > 1 else "restores pictures"
+        what = f"enlarges pictures {self.scale} times" if self.scale > 1 else "restores pictures"
         return f"{self.generator.kind} that {what}"
 
     @property

@@ -123,7 +123,7 @@ def lightweight(candidate: Candidate) -> Imported:
     )
     for name in waves:
         found = names.take(name)[0]
-        if not torch.allclose(found, cosines(*found.shape[:2]), atol=1e-5):
+        if not torch.allclose(found, cosines(found.shape[0], found.shape[1]), atol=1e-5):
             raise Other(f"other frequencies than the usual ones, {name}")
     if [architecture.width_at(side) for side in sides] != widths:
         raise Other(f"channels that follow another rule: {widths}")

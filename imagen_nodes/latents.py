@@ -208,9 +208,9 @@ def carry(host: Host, latents: Latents) -> None:
 
 def _packed(content: bytes) -> bytes | None:
     """Compressed; None: it is too much to travel, which is found without compressing the rest."""
-    packer, found = zlib.compressobj(wbits=31), bytearray()
     if len(content) > READ_BYTES:
         return None
+    packer, found = zlib.compressobj(wbits=31), bytearray()
     for start in range(0, len(content), CARRIED_BYTES):
         found += packer.compress(content[start : start + CARRIED_BYTES])
         if len(found) > CARRIED_BYTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A finite number above 0."""
@@ -20,6 +20,18 @@ class Spec(BaseModel):
         protected_namespaces=(),
         ser_json_inf_nan="constants",
     )
+
+
+def by_kind(default: str) -> Discriminator:
+    """Tells a union's members, each tagged with its kind, by that; fields may leave out that they
+    are of the ``default`` kind."""
+
+    def kind(value: Any) -> str:
+        if isinstance(value, dict):
+            return cast(Any, value).get("kind", default)
+        return getattr(value, "kind", "")
+
+    return Discriminator(kind)
 
 
 def check_order(spec: Spec, *fields: str) -> None:

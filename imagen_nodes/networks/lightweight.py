@@ -57,7 +57,6 @@ class LightweightGenerator(GeneratorArchitecture):
     """No layer has more channels than this."""
     attention: tuple[int, ...] = ()
     """Resolutions (px) whose maps get attention before they are doubled; none: ()."""
-
     steering: Literal["context", "frequencies"] = "context"
     """What small maps steer the channels of large ones by: a mean over places that are looked at
     (global context), or coefficients of a cosine transform (frequency channel attention)."""

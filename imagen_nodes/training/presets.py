@@ -124,7 +124,7 @@ GAN_LOSS = {
     "adversarial_weight": 0.1,
     "discriminator": {"kind": "unet-discriminator", "width": 32},
 }
-X2, X4 = ({"generator": {"kind": "compact", "scale": scale}} for scale in (2, 4))
+X2, X4 = {"generator": {"scale": 2}}, {"generator": {"scale": 4}}
 SAME_SIZE = {"generator": {"kind": "residual-unet"}}
 FROM_WEB = {"degradation": {"kind": "photo"}}
 NOISY = {"degradation": {"kind": "noise", "jpeg": 0.25}}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
-from ..spec import Positive, Spec
+from ..spec import Positive, Spec, by_kind
 from .schedule import Number, Schedule, value_at
 from .tasks.generate import Generate
 from .tasks.inpaint import Inpaint
@@ -18,11 +18,6 @@ from .tasks.unpaired import Contrast, Cycle
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-def _kind(task: Any) -> str:
-    """Of a task, or of its fields, which may leave out that it generates."""
-    return task.get("kind", "generate") if isinstance(task, dict) else getattr(task, "kind", "")
-
-
 AnyTask = Annotated[
     Annotated[Generate, Tag("generate")]
     | Annotated[Restore, Tag("restore")]
@@ -31,7 +26,7 @@ AnyTask = Annotated[
     | Annotated[Translate, Tag("translate")]
     | Annotated[Contrast, Tag("cut")]
     | Annotated[Cycle, Tag("cyclegan")],
-    Discriminator(_kind),
+    by_kind("generate"),
 ]
 
 

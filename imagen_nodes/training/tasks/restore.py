@@ -8,10 +8,10 @@ Network" (SRGAN), 2017; Wang et al., "Real-ESRGAN", 2021, section 3.3 (losses an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +22,7 @@ from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
 from ...networks.residual_unet import ResidualUNet
 from ...networks.unet_discriminator import UNetDiscriminator
+from ...spec import by_kind
 from ..data.dataset import Dataset
 from ..degradation import Degradation, Shrink, seeded
 from ..losses import LOSSES, LossName
@@ -43,13 +44,6 @@ from .pictures import (
 SOFT = 1e-3
 
 
-def _kind(generator: Any) -> str:
-    """Of a generator, or of its fields, which may leave out that it is a Compact."""
-    if isinstance(generator, dict):
-        return generator.get("kind", "compact")
-    return getattr(generator, "kind", "")
-
-
 class Restore(Task):
     """Train a network to undo a degradation."""
 
@@ -57,7 +51,7 @@ class Restore(Task):
     """Names this task in files."""
     generator: Annotated[
         Annotated[Compact, Tag("compact")] | Annotated[ResidualUNet, Tag("residual-unet")],
-        Discriminator(_kind),
+        by_kind("compact"),
     ] = Compact()
     """Pictures to pictures."""
     degradation: Degradation = Shrink()

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imagen_nodes.memory import keep_memory
 from imagen_nodes.training.data import Dataset, Stream
 from imagen_nodes.training.loop import Loop
-from imagen_nodes.training.memory import keep_memory
 from imagen_nodes.training.presets import PRESETS
 
 RECIPE = PRESETS["dcgan-cifar10"]

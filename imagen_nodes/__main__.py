@@ -43,8 +43,10 @@ def _complain(args: argparse.Namespace, error: ImagenError) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run a workflow and say which files it wrote."""
     from .console import Console
+    from .memory import keep_memory
     from .runner import Runner
 
+    keep_memory()
     with Console(json=args.json) as console:
         runner = Runner(
             input=args.input,

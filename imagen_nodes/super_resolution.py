@@ -176,8 +176,7 @@ def reporting(
         if time.monotonic() - last > PATIENCE:
             report()
 
-    leaves = [module for module in network.modules() if not any(module.children())]
-    hooks = [module.register_forward_pre_hook(between) for module in leaves]
+    hooks = [module.register_forward_pre_hook(between) for module in network.modules()]
     try:
         yield progress
     finally:

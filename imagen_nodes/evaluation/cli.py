@@ -108,9 +108,11 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
     from .. import checkpoint
     from ..devices import open_device
     from ..foreign import open_model
+    from ..memory import keep_memory
     from ..networks.architecture import GeneratorArchitecture
 
     _check(args)
+    keep_memory()
     model = open_model(args.weights)
     a, pictures = model.architecture, model.architecture.pictures
     device = open_device(args.device)

@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 
 from ..tiles import Sizes
 from .architecture import Architecture, Network
+from .fused import FusedSequential
 from .vgg import VGGFeaturesNetwork, Width, initialise, reflecting
 
 # Added to variances; the authors'.
@@ -66,7 +67,7 @@ class AdaINNetwork(Network):
         a, self.sizes = architecture, Sizes(multiple=STRIDE, minimum=2 * STRIDE)
         self.encoder = VGGFeaturesNetwork(a.widths).requires_grad_(False)
         one, half, quarter = a.decoder_widths
-        self.decoder = nn.Sequential(
+        self.decoder = FusedSequential(
             *_rectified(a.slope, a.widths[3], quarter),
             nn.Upsample(scale_factor=2),
             *_rectified(a.slope, *[quarter] * 4, half),

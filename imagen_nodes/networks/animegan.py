@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..tiles import Sizes
 from .architecture import Architecture, Network, Pictures
 from .dcgan import initialise
+from .fused import FusedConv2d, padded
 from .picture_layers import BLEND, tile_of
 
 SLOPE = 0.2
@@ -57,13 +58,13 @@ class Layer(nn.Module):
         # Where it halves, only the right and lower border are there.
         edge = kernel // 2
         self.border = [0, 1, 0, 1] if stride == 2 else [edge] * 4
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=groups > 1)
+        self.conv = FusedConv2d(inputs, outputs, kernel, stride, groups=groups, bias=groups > 1)
         self.norm = nn.GroupNorm(1, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         if any(self.border):
-            x = F.pad(x, self.border, "reflect")
-        return F.leaky_relu(self.norm(self.conv(x)), SLOPE)
+            x = padded(x, self.border, "reflect")
+        return F.leaky_relu(self.norm(self.conv(x)), SLOPE, inplace=True)
 
 
 class InvertedBlock(nn.Module):
@@ -76,7 +77,7 @@ class InvertedBlock(nn.Module):
         self.residual = inputs == outputs
         self.expand = Layer(inputs, inner, 1)
         self.depthwise = Layer(inner, inner, groups=inner)
-        self.project = nn.Conv2d(inner, outputs, 1, bias=False)
+        self.project = FusedConv2d(inner, outputs, 1, bias=False)
         self.norm = nn.GroupNorm(1, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class AnimeGANGeneratorNetwork(Network):
         self.quartered = nn.Sequential(Layer(4 * w, 4 * w), *blocks, Layer(8 * w, 4 * w))
         self.from_quarter = nn.Sequential(Layer(4 * w, 4 * w), Layer(4 * w, 4 * w))
         self.from_half = nn.Sequential(Layer(4 * w, 2 * w), Layer(2 * w, 2 * w), Layer(2 * w, w, 7))
-        self.out = nn.Conv2d(w, 3, 1, bias=False)
+        self.out = FusedConv2d(w, 3, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.quartered(self.halved(self.whole(images)))

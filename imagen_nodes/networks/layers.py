@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import minimal_filtering
+from .fused import FusedConvTranspose2d, convolve
 from .normalisation import spectral_norm
 
 
@@ -59,11 +60,11 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if not minimal_filtering.suits(input, self.weight, 4, 16):
-            return super().forward(input)
+            return convolve(self, input)
         return _with_bias(minimal_filtering.halve(_rows(input), self.weight), self.bias)
 
 
-class DoublingConv2d(nn.ConvTranspose2d):
+class DoublingConv2d(FusedConvTranspose2d):
     """Transposed convolution of kernel 4, stride 2, padding 1: ``[b c h w] -> [b out 2h 2w]``;
     small maps as in :class:`HalvingConv2d`."""
 

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from ..tiles import Sizes
 from .architecture import Architecture, Network, Pictures
+from .fused import RELU, FusedConv2d
 
 # First weights of the convolutions that end a residual block, over He's.
 LAST = 0.1
@@ -89,9 +90,9 @@ class ResidualUNetNetwork(Network):
         outer, steps = a.widths[:-1], list(pairwise(a.widths))
         self.first = _conv(a.channels, a.widths[0])
         self.encoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
-        self.halvings = nn.ModuleList(nn.Conv2d(w, v, 2, 2, bias=False) for w, v in steps)
+        self.halvings = nn.ModuleList(FusedConv2d(w, v, 2, 2, bias=False) for w, v in steps)
         self.middle = blocks(a.widths[-1], a.middle)
-        self.doublings = nn.ModuleList(nn.Conv2d(v, 4 * w, 1, bias=False) for w, v in steps)
+        self.doublings = nn.ModuleList(FusedConv2d(v, 4 * w, 1, bias=False) for w, v in steps)
         self.decoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
         self.last = _conv(a.widths[0], a.channels)
 
@@ -129,9 +130,8 @@ class _Block(nn.Module):
         self.first, self.second = _conv(width, width), _conv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place: no convolution's gradient needs its result.
-        return self.second(self.first(x).relu_()).add_(x)
+        return self.second(self.first(x, RELU), onto=x)
 
 
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+def _conv(inputs: int, outputs: int) -> FusedConv2d:
+    return FusedConv2d(inputs, outputs, 3, 1, 1, bias=False)

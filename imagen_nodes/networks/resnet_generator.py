@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ..tiles import Sizes
 from .architecture import Architecture, Network, Pictures
 from .dcgan import initialise
+from .fused import FusedConv2d, FusedConvTranspose2d, padded
 from .picture_layers import BLEND, Draw, PictureNorm, dropped, norm_of, tile_of
 from .resampling import double
 
@@ -93,7 +94,7 @@ class Convolution(nn.Module):
     def __init__(
         self,
         a: ResNetGenerator,
-        conv: nn.Conv2d | nn.ConvTranspose2d,
+        conv: FusedConv2d | FusedConvTranspose2d,
         border: int = 0,
         padding: Padding = "reflect",
     ) -> None:
@@ -108,7 +109,7 @@ class Convolution(nn.Module):
 
     def convolved(self, x: Tensor) -> Tensor:
         """Before the norm."""
-        return self.conv(F.pad(x, self.border, self.mode) if self.border else x)
+        return self.conv(padded(x, self.border, self.mode) if self.border else x)
 
 
 class ResidualBlock(nn.Module):
@@ -117,14 +118,14 @@ class ResidualBlock(nn.Module):
     def __init__(self, a: ResNetGenerator, channels: int) -> None:
         super().__init__()
         self.dropout = a.dropout
-        self.first = Convolution(a, nn.Conv2d(channels, channels, 3), 1, a.padding)
-        self.second = Convolution(a, nn.Conv2d(channels, channels, 3), 1, a.padding)
+        self.first = Convolution(a, FusedConv2d(channels, channels, 3), 1, a.padding)
+        self.second = Convolution(a, FusedConv2d(channels, channels, 3), 1, a.padding)
 
     def forward(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        y = F.relu(self.first(x))
+        y = self.first(x).relu_()
         if self.dropout and draw is not None:
             y = dropped(y, self.dropout, draw)
-        return x + self.second(y)
+        return self.second(y).add_(x)
 
 
 class Halving(nn.Module):
@@ -134,7 +135,7 @@ class Halving(nn.Module):
         super().__init__()
         self.blurred = a.down == "blurred"
         stride = 1 if self.blurred else 2
-        self.step = Convolution(a, nn.Conv2d(inputs, 2 * inputs, 3, stride, 1))
+        self.step = Convolution(a, FusedConv2d(inputs, 2 * inputs, 3, stride, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.rest(self.step.convolved(x))
@@ -154,9 +155,9 @@ class Doubling(nn.Module):
         outputs = inputs // 2
         self.step = Convolution(
             a,
-            nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, 1)
+            FusedConvTranspose2d(inputs, outputs, 3, 2, 1, 1)
             if a.up == "transposed"
-            else nn.Conv2d(inputs, outputs, 3, 1, 1),
+            else FusedConv2d(inputs, outputs, 3, 1, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,7 +165,7 @@ class Doubling(nn.Module):
             x = blurred_double(x)
         elif self.up == "nearest":
             x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.relu(self.step(x))
+        return self.step(x).relu_()
 
 
 def blurred_half(x: Tensor) -> Tensor:
@@ -172,13 +173,13 @@ def blurred_half(x: Tensor) -> Tensor:
     borders."""
     taps = x.new_tensor([0.25, 0.5, 0.25])
     kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
-    return F.conv2d(F.pad(x, [1] * 4, "reflect"), kernel, stride=2, groups=x.shape[1])
+    return F.conv2d(padded(x, [1] * 4, "reflect"), kernel, stride=2, groups=x.shape[1])
 
 
 def blurred_double(x: Tensor) -> Tensor:
     """``[b c h w] -> [b c 2h 2w]``: zeros between the pixels, then [1 3 3 1] each way; borders
     repeat their pixels."""
-    return double(F.pad(x, [1] * 4, "replicate"))[:, :, 2:-2, 2:-2]
+    return double(padded(x, [1] * 4, "replicate"))[:, :, 2:-2, 2:-2]
 
 
 class Trunk(nn.Module):
@@ -186,7 +187,7 @@ class Trunk(nn.Module):
 
     def __init__(self, a: ResNetGenerator, width: int) -> None:
         super().__init__()
-        self.stem = Convolution(a, nn.Conv2d(a.channels, width, 7), 3)
+        self.stem = Convolution(a, FusedConv2d(a.channels, width, 7), 3)
         widths = [width * 2**i for i in range(a.halvings)]
         self.downs = nn.ModuleList(Halving(a, w) for w in widths)
         inner = width * 2**a.halvings
@@ -194,7 +195,7 @@ class Trunk(nn.Module):
         self.ups = nn.ModuleList(Doubling(a, 2 * w) for w in reversed(widths))
 
     def forward(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        x = F.relu(self.stem(x))
+        x = self.stem(x).relu_()
         for down in self.downs:
             x = down(x)
         for block in self.blocks:
@@ -211,13 +212,13 @@ class Enhancer(nn.Module):
     def __init__(self, a: ResNetGenerator, width: int) -> None:
         super().__init__()
         strided = a.model_copy(update={"down": "strided"})
-        self.stem = Convolution(a, nn.Conv2d(a.channels, width, 7), 3)
+        self.stem = Convolution(a, FusedConv2d(a.channels, width, 7), 3)
         self.down = Halving(strided, width)
         self.blocks = nn.ModuleList(ResidualBlock(a, 2 * width) for _ in range(a.enhancer_blocks))
         self.up = Doubling(a, 2 * width)
 
     def forward(self, x: Tensor, coarse: Tensor, draw: Draw | None = None) -> Tensor:
-        y = self.down(F.relu(self.stem(x))) + coarse
+        y = self.down(self.stem(x).relu_()) + coarse
         for block in self.blocks:
             y = block(y, draw)
         return self.up(y)
@@ -234,7 +235,7 @@ class ResNetGeneratorNetwork(Network):
         self.trunk = Trunk(a, a.width * 2**a.enhancers)
         widths = [a.width * 2**i for i in reversed(range(a.enhancers))]
         self.enhancers = nn.ModuleList(Enhancer(a, width) for width in widths)
-        self.out = nn.Conv2d(a.width, a.outputs, 7)
+        self.out = FusedConv2d(a.width, a.outputs, 7)
 
     def forward(self, images: Tensor, draw: Draw | None = None) -> Tensor:
         sizes = [images]
@@ -243,7 +244,7 @@ class ResNetGeneratorNetwork(Network):
         x = self.trunk(sizes.pop(), draw)
         for enhancer in self.enhancers:
             x = enhancer(sizes.pop(), x, draw)
-        return torch.tanh(self.out(F.pad(x, [3] * 4, "reflect")))
+        return torch.tanh(self.out(padded(x, [3] * 4, "reflect")))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What contrastive learning compares: the pixels, each halving's convolution before its

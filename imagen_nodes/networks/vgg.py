@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .architecture import Architecture, Network
+from .fused import RELU, FusedConv2d
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 # Convolutions of the stages.
@@ -53,7 +54,7 @@ class VGGFeaturesNetwork(Network):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.widths = tuple(widths)
-        self.first = nn.Conv2d(3, 3, 1)
+        self.first = FusedConv2d(3, 3, 1)
         stages: list[nn.Module] = []
         inputs = 3
         for k, width in enumerate(widths):
@@ -72,7 +73,7 @@ class VGGFeaturesNetwork(Network):
             if k:
                 x = F.max_pool2d(x, 2)
             for i, conv in enumerate(stage.children()):
-                x = F.relu(conv(x))
+                x = conv(x, RELU)
                 if i == 0:
                     found.append(x)
                     if len(found) == layers:
@@ -89,9 +90,9 @@ class VGGFeaturesNetwork(Network):
         initialise(self, random)
 
 
-def reflecting(inputs: int, outputs: int) -> nn.Conv2d:
+def reflecting(inputs: int, outputs: int) -> FusedConv2d:
     """A 3x3 convolution with reflection padding: ``[b c h w] -> [b out h w]``, h and w from 2."""
-    return nn.Conv2d(inputs, outputs, 3, 1, 1, padding_mode="reflect")
+    return FusedConv2d(inputs, outputs, 3, 1, 1, padding_mode="reflect")
 
 
 def initialise(network: nn.Module, random: Generator) -> None:

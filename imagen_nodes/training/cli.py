@@ -83,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
         print(_table())
         return 0
     _require_extras()
-    from .memory import keep_memory
+    from ..memory import keep_memory
     from .processes import joined, leave
 
     keep_memory()

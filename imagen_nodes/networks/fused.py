@@ -1,0 +1,226 @@
+"""Convolutions that rectify, or add to a map, in the same pass over memory.
+
+Where pictures go through a CPU in bfloat16, a convolution takes hardly longer than reading and
+writing its maps once more does. There, without gradients, oneDNN applies what follows to results
+that are still in registers, and reads weights that were rounded and brought into the order of the
+matrix units once, not at every call. Everywhere else plain torch does the same, one after the
+other: results differ by the rounding in between.
+
+Names of tensors are those of torch's own modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Padding = str | tuple[int, ...]
+
+
+class Activation(NamedTuple):
+    """What follows a convolution."""
+
+    name: Literal["none", "relu", "leaky_relu", "sigmoid"]
+    slope: float = 0.0
+    """Of the leaky ReLU below 0."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """In place: no convolution's gradient needs its result."""
+        if self.name == "relu":
+            return x.relu_()
+        if self.name == "leaky_relu":
+            return F.leaky_relu(x, self.slope, inplace=True)
+        return x.sigmoid_() if self.name == "sigmoid" else x
+
+
+NONE, RELU, SIGMOID = Activation("none"), Activation("relu"), Activation("sigmoid")
+
+
+def leaky(slope: float) -> Activation:
+    """A leaky ReLU; with a slope of 0 ReLU."""
+    return Activation("leaky_relu", slope) if slope else RELU
+
+
+class FusedConv2d(nn.Conv2d):
+    """``[b c h w] -> [b out h' w']``."""
+
+    def forward(
+        self, input: Tensor, activation: Activation = NONE, onto: Tensor | None = None
+    ) -> Tensor:
+        """
+        Args:
+            activation: of the result.
+            onto: a map of the result's shape to add it to, of which nobody else has need; without
+                an activation.
+        """
+        if self.padding_mode == "zeros":
+            return convolve(self, input, activation, onto)
+        x = padded(input, self._reversed_padding_repeated_twice, self.padding_mode)
+        return convolve(self, x, activation, onto, padding=(0, 0))
+
+
+class FusedConvTranspose2d(nn.ConvTranspose2d):
+    """``[b c h w] -> [b out h' w']``."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if output_size is not None or not _fuses(self, input):
+            return super().forward(input, output_size)
+        x = _ready(input)
+        weight, bias, *_ = _packed(self, x, self.padding)
+        steps = self.padding, self.output_padding, self.stride, self.dilation, self.groups
+        run = torch.ops.mkldnn._convolution_transpose_pointwise
+        return run(x, weight, bias, *steps, "none", [], "")
+
+
+class FusedSequential(nn.Sequential):
+    """As torch's, but that rectifiers are part of the :class:`FusedConv2d` before them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        x, modules = input, list(self)
+        for module, following in zip(modules, [*modules[1:], None], strict=True):
+            if isinstance(module, FusedConv2d):
+                x = module(x, _rectifier(following))
+            elif not isinstance(module, nn.ReLU | nn.LeakyReLU):
+                x = module(x)
+        return x
+
+
+def convolve(
+    conv: nn.Conv2d,
+    x: Tensor,
+    activation: Activation = NONE,
+    onto: Tensor | None = None,
+    *,
+    padding: Padding | None = None,
+    outputs: slice | None = None,
+) -> Tensor:
+    """``conv`` of ``[b c h w]``, as :meth:`FusedConv2d.forward` has it.
+
+    Args:
+        padding: zeros around the map, px; None: as many as the convolution says.
+        outputs: which of its output channels; None: all.
+    """
+    pads = conv.padding if padding is None else padding
+    if not _fuses(conv, x):
+        chosen = slice(None) if outputs is None else outputs
+        weight, bias = conv.weight[chosen], None if conv.bias is None else conv.bias[chosen]
+        y = F.conv2d(x, weight, bias, conv.stride, pads, conv.dilation, conv.groups)
+        return activation(y) if onto is None else y.add_(onto)
+    x = _ready(x)
+    weight, bias, *_ = _packed(conv, x, pads, outputs)
+    steps = pads, conv.stride, conv.dilation, conv.groups
+    if onto is None:
+        slopes = [activation.slope] if activation.name == "leaky_relu" else []
+        run = torch.ops.mkldnn._convolution_pointwise
+        return run(x, weight, bias, *steps, activation.name, slopes, "")
+    add = torch.ops.mkldnn._convolution_pointwise_.binary
+    return add(_ready(onto), x, weight, bias, *steps, "add", None, None, [], None)
+
+
+def padded(x: Tensor, border: Sequence[int], mode: str) -> Tensor:
+    """:func:`torch.nn.functional.pad` in the precision that ``x`` has: on a CPU, autocast would go
+    to float32 and back for it."""
+    with torch.autocast("cpu", enabled=False):
+        return F.pad(x, list(border), mode)
+
+
+def _rectifier(module: nn.Module | None) -> Activation:
+    if isinstance(module, nn.ReLU):
+        return RELU
+    return leaky(module.negative_slope) if isinstance(module, nn.LeakyReLU) else NONE
+
+
+# ---- oneDNN -------------------------------------------------------------------------------------
+
+
+class _Packed(NamedTuple):
+    """Weights in oneDNN's own order, and biases."""
+
+    weight: Tensor
+    bias: Tensor | None
+    tensors: list[Tensor]
+    """What they were made from; held, so that no others come to lie in the same place."""
+    made_for: tuple[object, ...]
+    """The size that they were packed for, and how often the tensors had been changed."""
+
+
+# Of each module, by which outputs.
+_made: WeakKeyDictionary[nn.Module, dict[str, _Packed]] = WeakKeyDictionary()
+
+
+def _fuses(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
+    """Whether ``conv`` of ``x`` is oneDNN's here: see the top. A weight that is computed anew at
+    each call, as with spectral norm, cannot be packed for later ones; a padding that is a word is
+    torch's to work out."""
+    return (
+        x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") is torch.bfloat16
+        and not torch.compiler.is_compiling()
+        and conv._parameters.get("weight") is not None
+        and not isinstance(conv.padding, str)
+        and _available()
+    )
+
+
+@cache
+def _available() -> bool:
+    """Whether this torch, on this processor, has what the compiler of torch itself uses."""
+    names = (
+        "_convolution_pointwise",
+        "_convolution_pointwise_",
+        "_convolution_transpose_pointwise",
+        "_reorder_convolution_weight",
+        "_reorder_convolution_transpose_weight",
+    )
+    ops = torch.ops.mkldnn
+    supported = torch.backends.mkldnn.is_available() and all(hasattr(ops, name) for name in names)
+    return (
+        supported and hasattr(ops, "_is_mkldnn_bf16_supported") and ops._is_mkldnn_bf16_supported()
+    )
+
+
+def _ready(x: Tensor) -> Tensor:
+    return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+
+
+def _packed(
+    conv: nn.Conv2d | nn.ConvTranspose2d,
+    x: Tensor,
+    padding: Padding,
+    outputs: slice | None = None,
+) -> _Packed:
+    """The weights of ``conv``, or of some of its outputs, packed for maps of the size of ``x``: the
+    last ones, for as long as the weights stay what they are."""
+    tensors = [x for x in (conv.weight, conv.bias) if x is not None]
+    # Tensors made in inference mode count no changes, and nothing here changes them.
+    changes = [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+    made_for = (x.shape, padding, changes, [tensor.data_ptr() for tensor in tensors])
+    made, key = _made.setdefault(conv, {}), str(outputs)
+    if key not in made or made[key].made_for != made_for:
+        # In another size's order a transposed convolution can take twenty times as long.
+        with torch.no_grad():
+            weight, bias = _pack(conv, list(x.shape), padding, outputs)
+        made[key] = _Packed(weight, bias, [tensor.detach() for tensor in tensors], made_for)
+    return made[key]
+
+
+def _pack(
+    conv: nn.Conv2d | nn.ConvTranspose2d, shape: list[int], padding: Padding, outputs: slice | None
+) -> tuple[Tensor, Tensor | None]:
+    ops, steps = torch.ops.mkldnn, (conv.stride, conv.dilation, conv.groups, shape)
+    bias = None if conv.bias is None else conv.bias.to(torch.bfloat16)
+    weight = conv.weight.to(torch.bfloat16)
+    if isinstance(conv, nn.ConvTranspose2d):
+        pack = ops._reorder_convolution_transpose_weight
+        return pack(weight, padding, conv.output_padding, *steps), bias
+    if outputs is not None:
+        weight, bias = weight[outputs], None if bias is None else bias[outputs]
+    return ops._reorder_convolution_weight(weight, padding, *steps), bias

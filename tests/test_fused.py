@@ -1,0 +1,225 @@
+"""Convolutions in one pass with what follows them, against torch's own in float64."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from imagen_nodes.networks import fused
+from imagen_nodes.networks.adain import AdaIN
+from imagen_nodes.networks.compact import Compact
+from imagen_nodes.networks.fused import (
+    NONE,
+    RELU,
+    SIGMOID,
+    FusedConv2d,
+    FusedConvTranspose2d,
+    FusedSequential,
+    convolve,
+    leaky,
+    padded,
+)
+from imagen_nodes.networks.gated import GatedInpainting
+from imagen_nodes.networks.normalisation import spectral_norm
+from imagen_nodes.networks.residual_unet import ResidualUNet
+from imagen_nodes.networks.resnet_generator import ResNetGenerator
+from imagen_nodes.networks.unet_generator import UNetGenerator
+
+# Of bfloat16, which has 8 bits, over the largest value.
+CLOSE = 0.01
+PLAIN = {
+    NONE: lambda x: x,
+    RELU: F.relu,
+    SIGMOID: torch.sigmoid,
+    leaky(0.2): lambda x: F.leaky_relu(x, 0.2),
+}
+# Inputs, outputs, kernel, stride, padding, dilation.
+SHAPES = [
+    (3, 16, 3, 1, 1),
+    (16, 8, 3, 2, 0),
+    (16, 16, 3, 1, 2, 2),
+    (8, 24, 1),
+    (16, 3, 7),
+    (8, 8, 4, 2, 1),
+]
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def half():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.fixture(params=["oneDNN", "plain"])
+def way(request, monkeypatch):
+    """Both ways, wherever the first is there."""
+    if request.param == "plain":
+        monkeypatch.setattr(fused, "_available", lambda: False)
+    elif not fused._available():
+        pytest.skip("no oneDNN in bfloat16 here")
+    return request.param
+
+
+def is_close(found, wanted, close=CLOSE):
+    error = (found.double() - wanted.double()).abs().max() / wanted.abs().max()
+    assert error < close, float(error)
+
+
+def in_double(conv, x):
+    return copy.deepcopy(conv).double()(x.double()).detach()
+
+
+def drawn(conv):
+    for i, values in enumerate(conv.parameters()):
+        values.data = noise(*values.shape, seed=i) / values[0].numel() ** 0.5
+    return conv
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("activation", PLAIN)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_convolution_and_its_activation(way, shape, activation):
+    conv = drawn(FusedConv2d(*shape))
+    x = noise(2, shape[0], 20, 16)
+    wanted = PLAIN[activation](F.conv2d(x, conv.weight, conv.bias, *shape[3:]))
+    with half():
+        found = conv(x, activation)
+    assert found.dtype == torch.bfloat16
+    is_close(found, wanted)
+
+
+@torch.inference_mode()
+def test_onto_a_map(way):
+    conv, x, onto = drawn(FusedConv2d(8, 8, 3, 1, 1)), noise(1, 8, 10, 12), noise(1, 8, 10, 12)
+    wanted = onto + F.conv2d(x, conv.weight, conv.bias, padding=1)
+    for order in (torch.channels_last, torch.contiguous_format):
+        given = onto.bfloat16().contiguous(memory_format=order)
+        with half():
+            is_close(conv(x, onto=given), wanted)
+
+
+@torch.inference_mode()
+def test_some_outputs_with_other_padding(way):
+    conv, x = drawn(FusedConv2d(8, 12, 3, 1, 1)), noise(1, 8, 10, 12)
+    wanted = F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
+    with half():
+        for part in (slice(8), slice(8, None), None):
+            found = convolve(conv, x, padding=(0, 1), outputs=part)
+            is_close(found, wanted if part is None else wanted[:, part])
+
+
+@torch.inference_mode()
+def test_borders_in_the_precision_of_the_map(way):
+    conv, x = drawn(FusedConv2d(8, 8, 3, 1, 1, padding_mode="reflect")), noise(1, 8, 10, 12)
+    wanted = F.conv2d(F.pad(x, [1] * 4, "reflect"), conv.weight, conv.bias)
+    with half():
+        is_close(conv(x), wanted)
+        assert padded(x.bfloat16(), [1] * 4, "reflect").dtype == torch.bfloat16
+    torch.testing.assert_close(conv(x), wanted)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", [(16, 8, 4, 2, 1), (16, 8, 3, 2, 1, 1), (16, 8, 4)])
+@pytest.mark.parametrize("side", [1, 8, 17])
+def test_a_transposed_convolution(way, shape, side):
+    conv, x = drawn(FusedConvTranspose2d(*shape)), noise(1, 16, side, side)
+    wanted = F.conv_transpose2d(x, conv.weight, conv.bias, *shape[3:])
+    with half():
+        is_close(conv(x), wanted)
+        # A size that is asked for is torch's affair.
+        is_close(conv(x, output_size=list(wanted.shape[2:])), wanted)
+
+
+@torch.no_grad()
+def test_changed_weights_are_seen(way):
+    """In place, as a training changes them; replaced, as loading does; of another size of map."""
+    conv, x = drawn(FusedConv2d(8, 8, 3, 1, 1)), noise(1, 8, 10, 12)
+    changes = [
+        lambda: conv.weight.mul_(2),
+        lambda: conv.bias.add_(3),
+        lambda: conv.load_state_dict({k: v.neg() for k, v in conv.state_dict().items()}),
+        lambda: setattr(conv.weight, "data", conv.weight.data + 1),
+        lambda: setattr(conv.weight, "data", conv.weight.data - 2),
+        lambda: None,
+    ]
+    with half():
+        for number, change in enumerate(changes):
+            conv(x)
+            change()
+            y = noise(1, 8, 10 + number, 12)
+            is_close(conv(y), in_double(conv, y))
+
+
+@torch.no_grad()
+def test_weights_made_anew_at_each_call(way):
+    conv, x = spectral_norm(drawn(FusedConv2d(8, 8, 3, 1, 1)), True).eval(), noise(1, 8, 10, 12)
+    with half():
+        for scale in (1.0, -1.0, 1.0):
+            conv.parametrizations.weight.original.copy_(scale * noise(8, 8, 3, 3, seed=3))
+            is_close(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
+
+
+def test_gradients_are_those_of_torch():
+    conv, x = drawn(FusedConv2d(8, 8, 3, 1, 1)).double(), noise(1, 8, 10, 12).double()
+    onto = noise(1, 8, 10, 12, seed=5).double().requires_grad_()
+    kept = onto.detach().clone()
+    parameters = [*conv.parameters(), onto]
+    y = conv(F.leaky_relu(conv(x, leaky(0.2)), 1.0), onto=onto)
+    found = torch.autograd.grad(y.square().sum(), parameters)
+    a = F.leaky_relu(F.conv2d(x, conv.weight, conv.bias, padding=1), 0.2)
+    wanted = F.conv2d(a, conv.weight, conv.bias, padding=1) + onto
+    torch.testing.assert_close(y, wanted)
+    torch.testing.assert_close(found, torch.autograd.grad(wanted.square().sum(), parameters))
+    torch.testing.assert_close(onto.detach(), kept)
+
+
+@torch.inference_mode()
+def test_rectifiers_in_a_sequence(way):
+    first, second = drawn(FusedConv2d(3, 8, 3, 1, 1)), drawn(FusedConv2d(8, 8, 3, 1, 1))
+    leaking, doubling = nn.LeakyReLU(0.2, inplace=True), nn.Upsample(scale_factor=2)
+    layers = [first, leaking, doubling, second, nn.ReLU(), drawn(FusedConv2d(8, 3, 3, 1, 1))]
+    x = noise(1, 3, 10, 12)
+    with half():
+        found = FusedSequential(*layers)(x)
+    is_close(found, nn.Sequential(*layers)(x))
+    torch.testing.assert_close(FusedSequential(*layers)(x), nn.Sequential(*layers)(x))
+
+
+NETWORKS = [
+    Compact(width=16, depth=4, scale=2),
+    ResidualUNet(widths=(16, 24, 32)),
+    GatedInpainting(width=16),
+    ResNetGenerator(width=16, blocks=2, up="nearest"),
+    ResNetGenerator(width=16, blocks=2, norm="none"),
+    UNetGenerator(width=16, depth=4, norm="instance"),
+]
+
+
+@pytest.mark.parametrize("described", NETWORKS, ids=lambda described: described.kind)
+def test_networks_of_pictures(way, described):
+    """The whole in bfloat16 is the whole in float32, in rows, tiles and all."""
+    built = described.build().eval()
+    built.initialise(torch.Generator().manual_seed(0))
+    built.to(memory_format=torch.channels_last)
+    x = noise(1, 4 if described.pictures.masked else 3, 64, 800).sigmoid()
+    if described.pictures.masked:
+        x[:, 3] = x[:, 3].round()
+    wanted = built(x).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(built(x), wanted, rtol=1e-4, atol=1e-5)
+        with half():
+            found = built(x)
+    is_close(found, wanted, 0.05)
+
+
+def test_style_transfer(way):
+    built = AdaIN().build().eval()
+    built.initialise(torch.Generator().manual_seed(0))
+    content, style = noise(2, 1, 3, 64, 64).sigmoid()
+    wanted = built(content, style).detach()
+    with torch.inference_mode(), half():
+        is_close(built(content, style), wanted, 0.05)

@@ -1,4 +1,4 @@
-"""Style transfer beside plain colour transfer, and what of the machine it uses.
+"""Style transfer beside plain colour transfer.
 
     python benchmarks/style_transfer.py WEIGHTS CONTENTS STYLES [--side PX] [--pairs N]
 
@@ -11,9 +11,7 @@ content (relu4_1), lower is nearer, for
     Reinhard: the content with the style's mean and deviation of each channel of l-alpha-beta
     the network, at full strength, at half, and with the content's colours
 
-All are rounded to 8 bits, as saved pictures are. Then come milliseconds for a picture of 512 px in
-a style of 512 px, the median of the rounds, and the rate of the network's arithmetic beside the
-best that this machine's convolutions reach.
+All are rounded to 8 bits, as saved pictures are.
 
 Source of the baseline: Reinhard et al., "Color Transfer between Images", 2001.
 """
@@ -21,19 +19,15 @@ Source of the baseline: Reinhard et al., "Color Transfer between Images", 2001.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from imagen_nodes import checkpoint, style_transfer
-from imagen_nodes.checkpoint import Model
 from imagen_nodes.evaluation.restoration import pictures_at
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.training.perceptual import features_network
@@ -53,7 +47,6 @@ def main() -> None:
     parser.add_argument("styles", type=Path)
     parser.add_argument("--side", type=int, default=SIDE, help="of the pictures, px")
     parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     model, host = checkpoint.load(args.weights), LocalHost()
     contents, styles = (
@@ -84,7 +77,6 @@ def main() -> None:
         for name, way in ways.items():
             style_loss, content_loss = losses(way, pairs)
             print(f"  {name:30} {style_loss:12.3f} {content_loss:13.3f}", flush=True)
-        speed(host, model, args.rounds)
 
 
 def losses(
@@ -113,43 +105,6 @@ def reinhard(content: Tensor, style: Tensor) -> Tensor:
 def to_lab(pictures: Tensor) -> Tensor:
     lms = pictures.clamp(min=DARKEST) @ torch.tensor(TO_LMS).T
     return lms.log10() @ torch.tensor(TO_LAB).T
-
-
-def speed(host: LocalHost, model: Model, rounds: int) -> None:
-    content, style = torch.rand(2, 1, SIDE, SIDE, 3)
-
-    def run() -> None:
-        style_transfer.transfer(host, model, content, [(style, 1.0)], style_size=0)
-
-    with FlopCounterMode(display=False) as counter:
-        run()
-    taken = statistics.median(seconds(run) for _ in range(rounds))
-    reached, best = counter.get_total_flops() / taken / 1e9, max(rates())
-    print(
-        f"{SIDE} px: {taken * 1000:.0f} ms on {torch.get_num_threads()} threads, "
-        f"{reached:.0f} GFLOP/s, {reached / best:.0%} of the best convolution's {best:.0f}"
-    )
-
-
-def rates() -> list[float]:
-    """GFLOP/s of 3x3 convolutions of the sizes that such networks have, in channels_last."""
-    found: list[float] = []
-    for channels, side in ((16, 512), (32, 256), (64, 128), (128, 64)):
-        for dtype in (torch.float32, torch.bfloat16):
-            conv = nn.Conv2d(channels, channels, 3, 1, 1).to(dtype=dtype)
-            conv = conv.to(memory_format=torch.channels_last)  # pyright: ignore
-            x = torch.rand(1, channels, side, side).to(dtype)
-            x = x.contiguous(memory_format=torch.channels_last)
-            conv(x)
-            taken = min(seconds(lambda conv=conv, x=x: conv(x)) for _ in range(4))
-            found.append(2 * 9 * channels**2 * side**2 / taken / 1e9)
-    return found
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def square(path: Path, side: int) -> Tensor:

@@ -84,7 +84,7 @@ def drawn(conv):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_convolution_and_its_activation(way, shape, activation):
     conv = drawn(FusedConv2d(*shape))
-    x = noise(2, shape[0], 20, 16)
+    x = noise(2, shape[0], 20, 16) / 4
     wanted = PLAIN[activation](F.conv2d(x, conv.weight, conv.bias, *shape[3:]))
     with half():
         found = conv(x, activation)
@@ -126,7 +126,7 @@ def test_borders_in_the_precision_of_the_map(way):
 @pytest.mark.parametrize("shape", [(16, 8, 4, 2, 1), (16, 8, 3, 2, 1, 1), (16, 8, 4)])
 @pytest.mark.parametrize("side", [1, 8, 17])
 def test_a_transposed_convolution(way, shape, side):
-    conv, x = drawn(FusedConvTranspose2d(*shape)), noise(1, 16, side, side)
+    conv, x = drawn(FusedConvTranspose2d(*shape)), noise(1, 16, side, side) / 4
     wanted = F.conv_transpose2d(x, conv.weight, conv.bias, *shape[3:])
     with half():
         is_close(conv(x), wanted)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -103,7 +102,7 @@ class AnimeGANGeneratorNetwork(Network):
     def forward(self, images: Tensor) -> Tensor:
         x = self.quartered(self.halved(self.whole(images)))
         x = self.from_half(self._doubled(self.from_quarter(self._doubled(x))))
-        return torch.tanh(self.out(x))
+        return self.out(x).tanh_()
 
     def _doubled(self, x: Tensor) -> Tensor:
         align = self.align_corners

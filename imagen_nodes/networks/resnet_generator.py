@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -244,7 +243,7 @@ class ResNetGeneratorNetwork(Network):
         x = self.trunk(sizes.pop(), draw)
         for enhancer in self.enhancers:
             x = enhancer(sizes.pop(), x, draw)
-        return torch.tanh(self.out(padded(x, [3] * 4, "reflect")))
+        return self.out(padded(x, [3] * 4, "reflect")).tanh_()
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What contrastive learning compares: the pixels, each halving's convolution before its

@@ -103,16 +103,17 @@ class UNetGeneratorNetwork(Network):
     def forward(self, images: Tensor, draw: Draw | None = None) -> Tensor:
         x, skips = images, list[Tensor]()
         for i, (down, norm) in enumerate(zip(self.downs, self.down_norms, strict=True)):
-            x = norm(down(F.leaky_relu(x, 0.2) if i else x))
+            # In place, also in what is handed over: the ReLU there takes both for the same.
+            x = norm(down(F.leaky_relu(x, 0.2, inplace=True) if i else x))
             skips.append(x)
         x = skips.pop()
         for i, (up, norm) in enumerate(zip(self.ups, self.up_norms, strict=True)):
-            x = norm(up(F.relu(x)))
+            x = norm(up(F.relu(x, inplace=True)))
             if self.dropout and draw is not None and 0 < i <= min(DROPPED, self.depth - 2):
                 x = dropped(x, self.dropout, draw)
             if skips:
                 x = torch.cat([skips.pop(), x], 1)
-        return torch.tanh(x)
+        return x.tanh_()
 
     def initialise(self, random: Generator) -> None:
         """Weights ~ N(0, 0.02), batch norm gains ~ N(1, 0.02), biases 0 (Isola et al., 6.2)."""

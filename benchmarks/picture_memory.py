@@ -23,6 +23,7 @@ from imagen_nodes.folders import shipped
 from imagen_nodes.foreign import open_model
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.graph.node import Node
+from imagen_nodes.memory import keep_memory
 from imagen_nodes.nodes import NODES  # pyright: ignore[reportMissingImports]
 
 # Of each node's id: its weights, and what else it takes.
@@ -56,6 +57,7 @@ def main() -> None:
 
 def measure(name: str, side: int, batch: int) -> None:
     """One line, of this process."""
+    keep_memory()  # as `imagen-nodes run` does
     host, model = LocalHost(), open_model(weights(name))
     kind = next(node for node in NODES if node.id == f"Imagen{name}")
     run(host, kind, model, 256, 1)

@@ -122,10 +122,10 @@ def measure(
         as_torch = mock.patch("imagen_nodes.networks.fused._available", return_value=False)
         with as_torch, Convolutions() as counted:
             network(*inputs)
-        own = [(convolution(*shape), times) for shape, times in counted.found.items()]
+        own = [(convolution(*shape), count) for shape, count in counted.found.items()]
         ways = {
             "best": lambda: [conv() for _ in range(4)],
-            "own": lambda: [run() for run, times in own for _ in range(times)],
+            "own": lambda: [run() for run, count in own for _ in range(count)],
             "network": lambda: network(*inputs),
         }
         for call in ways.values():

@@ -20,6 +20,8 @@ def keep_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library
         return
-    mallopt(M_ARENA_MAX, 1)  # autograd's threads take over each other's tensors
-    mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    # Older ones take 32 MiB at most. Without any, the next one would do the opposite.
+    if not (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)):
+        return
     mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+    mallopt(M_ARENA_MAX, 1)  # autograd's threads take over each other's tensors

@@ -66,7 +66,7 @@ def comfyui(tmp_path_factory):
         server = subprocess.Popen(call, cwd=COMFYUI, stdout=out, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(1200):
             assert server.poll() is None, log.read_text()[-2000:]
             try:
                 ask(f"{address}/system_stats")
@@ -127,7 +127,7 @@ def test_pictures_carry_latents(comfyui):
 def outputs(address, body):
     """What the nodes of a prompt showed."""
     prompt_id = ask(f"{address}/prompt", body)["prompt_id"]
-    for _ in range(240):
+    for _ in range(1200):
         history = ask(f"{address}/history/{prompt_id}")
         if history:
             break

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from imagen_nodes import checkpoint, foreign, inpainting
 from imagen_nodes.__main__ import main
 from imagen_nodes.checkpoint import Card, Model
-from imagen_nodes.errors import CheckpointError, DataError
+from imagen_nodes.errors import Cancelled, CheckpointError, DataError
 from imagen_nodes.evaluation import restoration
 from imagen_nodes.evaluation.paired import lpips_network
 from imagen_nodes.graph.local import LocalHost
@@ -305,6 +305,22 @@ def test_what_is_masked_is_the_networks_and_the_rest_untouched() -> None:
     with torch.inference_mode():
         wanted = small.network(padded).add(1).div(2).clamp(0, 1)[0, :, :, :26].movedim(0, 2)
     torch.testing.assert_close(found[0, ..., :3][inside], wanted[inside], rtol=0, atol=1e-5)
+
+
+def test_a_cancelled_run_stops_between_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagen_nodes.super_resolution.PATIENCE", -1)
+    small, begun, ended = model(), list[int](), list[int]()
+    for layer in small.network.trunk:  # pyright: ignore
+        layer.register_forward_pre_hook(lambda module, inputs: begun.append(1))
+        layer.register_forward_hook(lambda module, inputs, output: ended.append(1))
+
+    def listen(event: object) -> None:
+        if begun:
+            raise Cancelled("cancelled")
+
+    with torch.inference_mode(), pytest.raises(Cancelled):
+        inpainting.inpaint(LocalHost(listen=listen), small, noise(1, 16, 16, 3), box(16, 16))
+    assert (begun, ended) == ([1], [])
 
 
 def test_an_empty_mask_gives_the_picture_back() -> None:

@@ -281,6 +281,15 @@ def test_a_snapshot_does_not_disturb_the_loop() -> None:
     assert_equal(plain.state(), watched.state())
 
 
+def test_a_step_counts_as_a_change_of_the_weights() -> None:
+    """Which layers tell stale copies by, and fused optimisers do not count."""
+    loop = Loop(small(), stream(), CPU, torch.float32)
+    parameters = [p for network in loop.networks.values() for p in network.parameters()]
+    before = [p._version for p in parameters]
+    loop.step()
+    assert all(p._version > version for p, version in zip(parameters, before, strict=True))
+
+
 def test_bfloat16_trains_float32_weights() -> None:
     loop = Loop(small(attention=(8,)), stream(), CPU, torch.bfloat16)
     before = next(loop.networks["generator"].parameters()).clone()

@@ -1,16 +1,18 @@
 """Convolutions that rectify, or add to a map, in the same pass over memory.
 
 Where pictures go through a CPU in bfloat16, a convolution takes hardly longer than reading and
-writing its maps once more does. There, without gradients, oneDNN applies what follows to results
-that are still in registers, and reads weights that were rounded and brought into the order of the
-matrix units once, not at every call. Everywhere else plain torch does the same, one after the
-other: results differ by the rounding in between.
+writing its maps once more does. There, in evaluation mode and without gradients, oneDNN applies
+what follows to results that are still in registers, and reads weights that were rounded and brought
+into the order of the matrix units once, not at every call. Everywhere else plain torch does the
+same, one after the other. Results differ by the rounding in between, and where a map holds NaN or
+infinity, of which oneDNN's ReLU makes 0.
 
 Names of tensors are those of torch's own modules.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal, NamedTuple
@@ -57,8 +59,8 @@ class FusedConv2d(nn.Conv2d):
         """
         Args:
             activation: of the result.
-            onto: a map of the result's shape to add it to, of which nobody else has need; without
-                an activation.
+            onto: a map of the result's shape to add it to, which may be overwritten; without an
+                activation.
         """
         if self.padding_mode == "zeros":
             return convolve(self, input, activation, onto)
@@ -83,11 +85,13 @@ class FusedSequential(nn.Sequential):
     """As torch's, but that rectifiers are part of the :class:`FusedConv2d` before them."""
 
     def forward(self, input: Tensor) -> Tensor:
-        x, modules = input, list(self)
-        for module, following in zip(modules, [*modules[1:], None], strict=True):
-            if isinstance(module, FusedConv2d):
-                x = module(x, _rectifier(following))
-            elif not isinstance(module, nn.ReLU | nn.LeakyReLU):
+        x, modules = input, deque(self)
+        while modules:
+            module = modules.popleft()
+            if isinstance(module, FusedConv2d) and modules and (after := _rectifier(modules[0])):
+                x = module(x, after)
+                modules.popleft()
+            else:
                 x = module(x)
         return x
 
@@ -109,8 +113,7 @@ def convolve(
     """
     pads = conv.padding if padding is None else padding
     if not _fuses(conv, x):
-        chosen = slice(None) if outputs is None else outputs
-        weight, bias = conv.weight[chosen], None if conv.bias is None else conv.bias[chosen]
+        weight, bias = _chosen(conv.weight, conv.bias, outputs)
         y = F.conv2d(x, weight, bias, conv.stride, pads, conv.dilation, conv.groups)
         return activation(y) if onto is None else y.add_(onto)
     x = _ready(x)
@@ -124,6 +127,16 @@ def convolve(
     return add(_ready(onto), x, weight, bias, *steps, "add", None, None, [], None)
 
 
+def _chosen(
+    weight: Tensor, bias: Tensor | None, outputs: slice | None
+) -> tuple[Tensor, Tensor | None]:
+    """Of all outputs they are the parameters themselves: a part of one has a gradient that is
+    copied, and is cast at each call."""
+    if outputs is None:
+        return weight, bias
+    return weight[outputs], None if bias is None else bias[outputs]
+
+
 def padded(x: Tensor, border: Sequence[int], mode: str) -> Tensor:
     """:func:`torch.nn.functional.pad` in the precision that ``x`` has: on a CPU, autocast would go
     to float32 and back for it."""
@@ -131,10 +144,11 @@ def padded(x: Tensor, border: Sequence[int], mode: str) -> Tensor:
         return F.pad(x, list(border), mode)
 
 
-def _rectifier(module: nn.Module | None) -> Activation:
+def _rectifier(module: nn.Module) -> Activation | None:
+    """What a module does, if it is a rectifier."""
     if isinstance(module, nn.ReLU):
         return RELU
-    return leaky(module.negative_slope) if isinstance(module, nn.LeakyReLU) else NONE
+    return leaky(module.negative_slope) if isinstance(module, nn.LeakyReLU) else None
 
 
 # ---- oneDNN -------------------------------------------------------------------------------------
@@ -156,11 +170,14 @@ _made: WeakKeyDictionary[nn.Module, dict[str, _Packed]] = WeakKeyDictionary()
 
 
 def _fuses(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
-    """Whether ``conv`` of ``x`` is oneDNN's here: see the top. A weight that is computed anew at
-    each call, as with spectral norm, cannot be packed for later ones; a padding that is a word is
-    torch's to work out."""
+    """Whether ``conv`` of ``x`` is oneDNN's here: see the top. Weights in training, or computed
+    anew at each call, as with spectral norm, cannot be packed for later ones; a padding that is a
+    word is torch's to work out."""
     return (
         x.device.type == "cpu"
+        and x.ndim == 4
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and not conv.training
         and not torch.is_grad_enabled()
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") is torch.bfloat16
@@ -174,6 +191,8 @@ def _fuses(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
 @cache
 def _available() -> bool:
     """Whether this torch, on this processor, has what the compiler of torch itself uses."""
+    if not torch.backends.mkldnn.is_available():
+        return False
     names = (
         "_convolution_pointwise",
         "_convolution_pointwise_",
@@ -182,10 +201,12 @@ def _available() -> bool:
         "_reorder_convolution_transpose_weight",
     )
     ops = torch.ops.mkldnn
-    supported = torch.backends.mkldnn.is_available() and all(hasattr(ops, name) for name in names)
-    return (
-        supported and hasattr(ops, "_is_mkldnn_bf16_supported") and ops._is_mkldnn_bf16_supported()
-    )
+    try:
+        for name in names:
+            getattr(ops, name)
+        return ops._is_mkldnn_bf16_supported()
+    except AttributeError:
+        return False
 
 
 def _ready(x: Tensor) -> Tensor:
@@ -200,28 +221,29 @@ def _packed(
 ) -> _Packed:
     """The weights of ``conv``, or of some of its outputs, packed for maps of the size of ``x``: the
     last ones, for as long as the weights stay what they are."""
-    tensors = [x for x in (conv.weight, conv.bias) if x is not None]
-    # Tensors made in inference mode count no changes, and nothing here changes them.
+    tensors = [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
+    # Tensors made in inference mode count no changes, nor do those made through ``data``: nothing
+    # here changes a network so after it has run.
     changes = [0 if tensor.is_inference() else tensor._version for tensor in tensors]
     made_for = (x.shape, padding, changes, [tensor.data_ptr() for tensor in tensors])
     made, key = _made.setdefault(conv, {}), str(outputs)
-    if key not in made or made[key].made_for != made_for:
+    packed = made.get(key)
+    if packed is None or packed.made_for != made_for:
         # In another size's order a transposed convolution can take twenty times as long.
         with torch.no_grad():
             weight, bias = _pack(conv, list(x.shape), padding, outputs)
-        made[key] = _Packed(weight, bias, [tensor.detach() for tensor in tensors], made_for)
-    return made[key]
+        packed = _Packed(weight, bias, [tensor.detach() for tensor in tensors], made_for)
+        made[key] = packed
+    return packed
 
 
 def _pack(
     conv: nn.Conv2d | nn.ConvTranspose2d, shape: list[int], padding: Padding, outputs: slice | None
 ) -> tuple[Tensor, Tensor | None]:
     ops, steps = torch.ops.mkldnn, (conv.stride, conv.dilation, conv.groups, shape)
-    bias = None if conv.bias is None else conv.bias.to(torch.bfloat16)
-    weight = conv.weight.to(torch.bfloat16)
+    weight, bias = _chosen(conv.weight, conv.bias, outputs)
+    weight, bias = weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
     if isinstance(conv, nn.ConvTranspose2d):
         pack = ops._reorder_convolution_transpose_weight
         return pack(weight, padding, conv.output_padding, *steps), bias
-    if outputs is not None:
-        weight, bias = weight[outputs], None if bias is None else bias[outputs]
     return ops._reorder_convolution_weight(weight, padding, *steps), bias

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from ..checkpoint import load
 from ..errors import CheckpointError
@@ -162,6 +163,10 @@ class Loop:
         for name in turn.networks:
             self.optimisers[name].step()
             self.optimisers[name].zero_grad()
+            # Fused optimisers do not count their changes, by which layers know that what they have
+            # derived from a weight is stale.
+            for parameter in self.networks[name].parameters():
+                increment_version(parameter)
         return Update(turn.network, losses, signals, turn.partners)
 
     def snapshots(self) -> list[nn.Module]:

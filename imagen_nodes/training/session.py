@@ -17,9 +17,9 @@ from ..errors import Cancelled, StorageError, TrainingError
 from ..images import grid, to_pictures
 from .card import card
 from .divergence import Divergence, watch
+from .fitting import fitting
 from .loop import Loop
 from .measuring import Measuring, Metrics, best_of
-from .memory import fitting
 from .progress import Display, Tick
 from .randomness import torch_random
 from .recipe import half_life_name

@@ -22,7 +22,6 @@ is over 100% where convolutions take less than torch's, as with weights packed b
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import time
 from collections import Counter
@@ -34,6 +33,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from imagen_nodes import foreign
 from imagen_nodes.devices import autocast
@@ -120,7 +120,8 @@ def measure(
         conv = convolution((1, CHANNELS, SIDE, SIDE), (CHANNELS, CHANNELS, 3, 3), padding=(1, 1))
         # As torch runs them, one by one.
         as_torch = mock.patch("imagen_nodes.networks.fused._available", return_value=False)
-        with as_torch, Convolutions() as counted:
+        flops = FlopCounterMode(display=False)
+        with as_torch, flops, Convolutions() as counted:
             network(*inputs)
         own = [(convolution(*shape), count) for shape, count in counted.found.items()]
         ways = {
@@ -131,7 +132,7 @@ def measure(
         for call in ways.values():
             call()
         times = [{way: taken(call) for way, call in ways.items()} for _ in range(rounds)]
-    work = sum(count * operations(shape) for shape, count in counted.found.items()) / 1e9
+    work = flops.get_total_flops() / 1e9
     best = 4 * 2 * 9 * CHANNELS**2 * SIDE**2 / 1e9
     rates = [best / one["best"] for one in times]
     seconds = statistics.median(one["network"] for one in times)
@@ -179,15 +180,6 @@ def convolution(
     )
     steps = stride, padding, dilation, transposed, output_padding, groups
     return lambda: torch.convolution(x, weight, None, *steps)
-
-
-def operations(shape: Shape) -> int:
-    """Products and sums."""
-    (b, _, *size), weight, stride, padding, dilation, transposed, *_ = shape
-    if not transposed:
-        spans = zip(size, padding, dilation, weight[2:], stride, strict=True)
-        size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in spans]
-    return 2 * b * math.prod(size) * math.prod(weight)
 
 
 def taken(call: Callable[[], object]) -> float:

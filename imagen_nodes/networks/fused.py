@@ -162,7 +162,7 @@ class _Packed(NamedTuple):
     tensors: list[Tensor]
     """What they were made from; held, so that no others come to lie in the same place."""
     made_for: tuple[object, ...]
-    """The size that they were packed for, and how often the tensors had been changed."""
+    """The size that they were packed for, and the state of the tensors then."""
 
 
 # Of each module, by which outputs.
@@ -209,6 +209,13 @@ def _available() -> bool:
         return False
 
 
+def state_of(tensor: Tensor) -> tuple[int, int]:
+    """Where its values lie, and how often they have been changed: while both stay, so does what was
+    made from it. Changes of what was made in inference mode, and those through ``data``, are not
+    counted; nothing here changes a network so after it has run."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
 def _ready(x: Tensor) -> Tensor:
     return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
@@ -222,10 +229,7 @@ def _packed(
     """The weights of ``conv``, or of some of its outputs, packed for maps of the size of ``x``: the
     last ones, for as long as the weights stay what they are."""
     tensors = [conv.weight] if conv.bias is None else [conv.weight, conv.bias]
-    # Tensors made in inference mode count no changes, nor do those made through ``data``: nothing
-    # here changes a network so after it has run.
-    changes = [0 if tensor.is_inference() else tensor._version for tensor in tensors]
-    made_for = (x.shape, padding, changes, [tensor.data_ptr() for tensor in tensors])
+    made_for = (x.shape, padding, [state_of(tensor) for tensor in tensors])
     made, key = _made.setdefault(conv, {}), str(outputs)
     packed = made.get(key)
     if packed is None or packed.made_for != made_for:

@@ -27,6 +27,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .equalised import HE_GAIN, Drawn, EqualisedLinear, in_float32
+from .fused import state_of
 from .resampling import smooth
 
 Noise = Literal["constant", "random", "none"]
@@ -128,7 +129,7 @@ class StyledConv2d(Drawn):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if dtype.itemsize >= 4:
             return None
-        key = _Frozen.key_of(self.weight, dtype)
+        key = (state_of(self.weight), dtype)
         if self._frozen is None or self._frozen.key != key:
             self._frozen = _Frozen(self.weight, dtype, self.up)
         return self._frozen
@@ -145,20 +146,13 @@ class _Frozen:
     the kernel in ``dtype``."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype, up: bool) -> None:
-        self.key = self.key_of(weight, dtype)
+        self.key = (state_of(weight), dtype)
         self.power = weight.square().sum((2, 3))
         kernel = weight.detach().to(dtype)
         self.up = up
         self.kernel = (_four_phases(kernel) if up else kernel).contiguous(
             memory_format=torch.channels_last
         )
-
-    @staticmethod
-    def key_of(weight: Tensor, dtype: torch.dtype) -> tuple[int, int, torch.dtype]:
-        """What changes where the weight does. Those made in inference mode count no changes, and
-        none is made."""
-        version = 0 if weight.is_inference() else weight._version
-        return weight.data_ptr(), version, dtype
 
     def convolved(self, x: Tensor) -> Tensor:
         """``[b inputs h w] -> [b outputs h w]``, or twice as large and smoothed."""

@@ -156,7 +156,8 @@ def pictures_for(architecture: Architecture, side: int) -> list[Tensor]:
     pictures = architecture.pictures
     assert pictures is not None
     side = pictures.sizes.fit(side // pictures.scale)
-    x = torch.rand(1, pictures.channels + pictures.masked, side, side, generator=random)
+    more = pictures.masked or pictures.noise_map
+    x = torch.rand(1, pictures.channels + more, side, side, generator=random)
     if pictures.masked:
         x[:, -1] = x[:, -1].round()
     return [x.contiguous(memory_format=torch.channels_last)]

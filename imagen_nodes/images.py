@@ -33,10 +33,10 @@ def to_network(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def to_range(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+def to_range(images: Tensor, value_range: tuple[float, float], clamped: bool = True) -> Tensor:
     """Values in 0..1 -> a network's ``value_range``, clamped to it."""
     low, high = value_range
-    images = images.clamp(0, 1)
+    images = images.clamp(0, 1) if clamped else images
     return images if value_range == (0, 1) else images * (high - low) + low
 
 
@@ -62,22 +62,31 @@ def through(
     network: Callable[[Tensor], Tensor],
     value_range: tuple[float, float],
     device: torch.device,
-    masked: bool = False,
+    more: bool = False,
+    clamped: bool = True,
 ) -> Callable[[Tensor], Tensor]:
     """What runs pictures ``[b c h w]`` in 0..1 through a network of pictures, whose values are in
     ``value_range``, on the ``device``: float32 in 0..1, clamped.
 
     Args:
-        masked: the last channel is a mask, which the network takes as it is.
+        more: the last channel is none of the picture's but a mask or a noise map, which the
+            network takes as it is.
+        clamped: whether what goes in is, too.
     """
 
     def run(x: Tensor) -> Tensor:
         x = x.to(device)
-        values = to_range(x[:, :-1] if masked else x, value_range)
-        values = torch.cat([values, x[:, -1:].to(values)], 1) if masked else values
+        values = to_range(x[:, :-1] if more else x, value_range, clamped)
+        values = torch.cat([values, x[:, -1:].to(values)], 1) if more else values
         return from_range(network(values), value_range)
 
     return run
+
+
+def with_noise_map(images: Tensor, sigma: Tensor) -> Tensor:
+    """``[b c h w]`` with one channel more: the deviation of each picture's noise, ``sigma [b]``."""
+    b, _, h, w = images.shape
+    return torch.cat([images, sigma.to(images).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
 
 
 def resized(images: Tensor, size: tuple[int, int], method: str) -> Tensor:

@@ -14,13 +14,19 @@ from .checkpoint import Model, Running
 from .errors import CheckpointError, DataError
 from .graph.host import Host
 from .networks.architecture import Pictures
+from .noise_level import noise_level
 
 # Seconds between two looks at whether somebody has cancelled, within a tile.
 PATIENCE = 0.25
 
 
 def enlarge(
-    host: Host, model: Model, image: Tensor, factor: float = 0.0, method: str = "lanczos"
+    host: Host,
+    model: Model,
+    image: Tensor,
+    factor: float = 0.0,
+    method: str = "lanczos",
+    noise: float | None = None,
 ) -> Tensor:
     """IMAGE ``[b h w c]`` -> IMAGE ``[b f*h f*w c]``, rounded; c is 1, 3, or 4 with alpha.
 
@@ -31,6 +37,8 @@ def enlarge(
     Args:
         factor: of both sides; 0: the network's own.
         method: of resizing: ``lanczos`` or ``bicubic``.
+        noise: for a network that is told how strong the noise is, its deviation, where pictures are
+            in 0..1; none: it is estimated, in each picture.
 
     Raises:
         CheckpointError: ``model`` does not turn pictures into pictures, or needs a mask.
@@ -48,7 +56,8 @@ def enlarge(
     with host.running(model) as running:
         for i in range(b):
             with reporting(host, running.network, i, b) as progress:
-                colour = run(running, model, pictures, image[i : i + 1, ..., :3], progress)
+                picture = image[i : i + 1, ..., :3]
+                colour = run(running, model, pictures, picture, progress, noise=noise)
             colour = images.resized(colour, size, method)
             if result is None:  # the one picture is the result
                 return colour
@@ -59,14 +68,22 @@ def enlarge(
     return result
 
 
-def restore(host: Host, model: Model, image: Tensor, strength: float = 1.0) -> Tensor:
+def restore(
+    host: Host,
+    model: Model,
+    image: Tensor,
+    strength: float = 1.0,
+    noise: float | None = None,
+) -> Tensor:
     """IMAGE ``[b h w c]`` -> IMAGE of the same size, as :func:`enlarge` runs it.
 
     Args:
         strength: how far to go from the picture, 0, to the network's result, 1.
+        noise: as :func:`enlarge`.
 
     Raises:
-        CheckpointError: as :func:`enlarge`, or ``model`` changes the size.
+        CheckpointError: as :func:`enlarge`, or ``model`` changes the size, or is not told how
+            strong the noise is, and ``noise`` says it.
         DataError: as :func:`enlarge`.
     """
     pictures = _pictures(model)
@@ -75,7 +92,12 @@ def restore(host: Host, model: Model, image: Tensor, strength: float = 1.0) -> T
             f"{model.name} enlarges pictures {pictures.scale} times. Use Super-Resolve, or load a "
             "network that keeps their size"
         )
-    restored = enlarge(host, model, image)
+    if noise is not None and not pictures.noise_map:
+        raise CheckpointError(
+            f"{model.name} is not told how strong the noise is, but sees it. Set noise to 0, or "
+            "load a network that is told"
+        )
+    restored = enlarge(host, model, image, noise=noise)
     if strength == 1:
         return restored
     # A batch may be most of the memory: no second one. One picture may be of shared channels.
@@ -90,6 +112,7 @@ def run(
     image: Tensor,
     progress: tiles.Progress,
     holes: Tensor | None = None,
+    noise: float | None = None,
 ) -> Tensor:
     """What a network makes of ``[1 h w c]`` of 1 or 3 channels: as many, larger by its factor; grey
     stays grey.
@@ -97,6 +120,7 @@ def run(
     Args:
         holes: ``[h w]``, for a network that takes a mask; tiles without a hole come back as they
             are.
+        noise: as :func:`enlarge`.
     """
     grey = image.shape[3] == 1 or bool((image == image[..., :1]).all())
     x = image.movedim(3, 1)
@@ -104,10 +128,13 @@ def run(
         x = (x[:, :1] if grey else x).transpose(0, 1)
     elif x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
-    masked = holes is not None
-    if masked:
+    masked, told = holes is not None, pictures.noise_map
+    if holes is not None:
         x = torch.cat([x, holes.float().expand(len(x), 1, -1, -1)], 1)
-    made = images.through(running.network, model.card.value_range, running.device, masked)
+    elif told:  # of a grey picture, whose channels are alike, by one of them
+        levels = [noise_level(y[:1] if grey else y) if noise is None else noise for y in x]
+        x = images.with_noise_map(x, torch.tensor(levels))
+    made = images.through(running.network, model.card.value_range, running.device, masked or told)
 
     def call(part: Tensor) -> Tensor:
         return part[:, :-1] if masked and not part[:, -1:].any() else made(part)

@@ -56,8 +56,10 @@ def pictures_of(model: Model) -> Pictures:
     Raises:
         CheckpointError: it is no network for translation."""
     pictures, kind = model.architecture.pictures, model.card.architecture["kind"]
-    if pictures is None or pictures.masked or pictures.outputs not in (1, 3):
-        needs = "needs a mask" if pictures and pictures.masked else "gives no pictures of pictures"
+    if pictures is None or pictures.masked or pictures.noise_map or pictures.outputs not in (1, 3):
+        needs = "gives no pictures of pictures"
+        if pictures and (pictures.masked or pictures.noise_map):
+            needs = f"needs {'a mask' if pictures.masked else 'to be told of noise'}"
         raise CheckpointError(
             f"{model.name} holds a {kind} for {model.card.task}, which {needs}: load a network for "
             "translation, such as pix2pix, CycleGAN or CUT"

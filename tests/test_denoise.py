@@ -11,8 +11,10 @@ from imagen_nodes import checkpoint, super_resolution, tiles
 from imagen_nodes.checkpoint import Card, Model
 from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.graph.local import LocalHost
+from imagen_nodes.images import with_noise_map
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.residual_unet import ResidualUNet
+from imagen_nodes.noise_level import noise_level
 from imagen_nodes.runner import Runner
 
 
@@ -83,6 +85,69 @@ def test_a_network_that_enlarges_is_refused():
         restore(model(scale=2), noise(1, 8, 8, 3))
 
 
+TOLD = ResidualUNet(widths=(8, 8), blocks=1, middle=1, noise_map=True)
+
+
+def drawn(architecture):
+    found = model_of(architecture)
+    for tensor in found.network.parameters():
+        tensor.add_(0.1 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
+    return found
+
+
+def seen_by(small, image, *options):
+    """The last channel of what its network is given for each picture."""
+    maps = []
+    hook = small.network.register_forward_pre_hook(lambda module, x: maps.append(x[0][:, -1]))
+    found = restore(small, image, *options)
+    hook.remove()
+    assert all(torch.equal(x, x[:, :1, :1].expand_as(x)) for x in maps)
+    return found, [float(x[0, 0, 0]) for x in maps]
+
+
+def test_a_network_that_is_told_how_strong_the_noise_is():
+    small, image = drawn(TOLD), noise(2, 40, 48, 3)
+    image[0] = 0.5 + 0.1 * (image[0] - 0.5)
+    found, levels = seen_by(small, image)
+    estimates = [noise_level(picture.movedim(2, 0)) for picture in image]
+    assert levels == pytest.approx(estimates)
+    assert estimates[1] > 5 * estimates[0] > 0
+    x = with_noise_map(image.movedim(3, 1), torch.tensor(levels))
+    with torch.inference_mode():
+        wanted = small.network(x).movedim(1, 3).clamp(0, 1)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    found, levels = seen_by(small, image, 1.0, 0.2)
+    assert levels == pytest.approx([0.2, 0.2])
+    assert not torch.allclose(found, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grey_pictures_noise_is_that_of_one_channel(channels):
+    grey = noise(1, 40, 48, 1)
+    image = grey.expand(-1, -1, -1, channels)
+    _, levels = seen_by(drawn(TOLD), image)
+    assert levels == pytest.approx([noise_level(grey[0].movedim(2, 0))])
+
+
+def test_the_noise_of_a_network_for_single_channels():
+    small, image = drawn(TOLD.model_copy(update={"channels": 1})), noise(1, 40, 48, 3)
+    image[..., 1] = 0.5
+    found, levels = seen_by(small, image)
+    assert found.shape == image.shape
+    assert levels == pytest.approx([noise_level(x[None]) for x in image[0].movedim(2, 0)])
+
+
+def test_a_picture_too_small_for_an_estimate_stays_as_it_is():
+    """As one without noise does, of which a trained network changes nothing."""
+    _, levels = seen_by(drawn(TOLD), noise(1, 2, 3, 3))
+    assert levels == [0]
+
+
+def test_a_network_that_is_not_told_is_not():
+    with pytest.raises(CheckpointError, match="is not told how strong the noise is"):
+        restore(model(), noise(1, 8, 8, 3), 1.0, 0.1)
+
+
 def test_broken_pixels_are_refused():
     image = noise(1, 8, 8, 3)
     image[0, 3, 3] = float("nan")
@@ -90,11 +155,12 @@ def test_broken_pixels_are_refused():
         restore(model(), image)
 
 
-def test_the_workflow(tmp_path):
-    """Load Image, Load Checkpoint, Denoise, Save Image."""
+@pytest.mark.parametrize("options", [{}, {"noise": 30.0}])
+def test_the_workflow(tmp_path, options):
+    """Load Image, Load Checkpoint, Denoise, Save Image; saved before it took a noise, too."""
     for folder in ("input", "weights"):
         (tmp_path / folder).mkdir()
-    small = model(unshuffle=2)
+    small = drawn(TOLD) if options else model(unshuffle=2)
     checkpoint.save(tmp_path / "weights" / "clean.safetensors", small.card, small.network)
     pixels = np.random.RandomState(0).randint(0, 256, (11, 14, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "input" / "a.png")
@@ -103,7 +169,7 @@ def test_the_workflow(tmp_path):
         "2": {"class_type": "ImagenLoadCheckpoint", "inputs": {"name": "clean.safetensors"}},
         "3": {
             "class_type": "ImagenDenoise",
-            "inputs": {"model": ["2", 0], "image": ["1", 0], "strength": 0.5},
+            "inputs": {"model": ["2", 0], "image": ["1", 0], "strength": 0.5} | options,
         },
         "4": {
             "class_type": "SaveImage",
@@ -116,6 +182,7 @@ def test_the_workflow(tmp_path):
     )
     results = runner.run(tmp_path / "workflow.json")
     (file,) = results["4"].files
-    wanted = restore(small, torch.from_numpy(pixels / 255.0).float()[None], 0.5)[0]
+    told = [30 / 255] if options else []
+    wanted = restore(small, torch.from_numpy(pixels / 255.0).float()[None], 0.5, *told)[0]
     difference = np.asarray(Image.open(file)).astype(int) - (wanted * 255).byte().numpy()
     assert np.abs(difference).max() <= 1

@@ -210,7 +210,9 @@ def test_rectifiers_in_a_sequence(way):
 NETWORKS = [
     Compact(width=16, depth=4, scale=2),
     ResidualUNet(widths=(16, 24, 32)),
+    ResidualUNet(widths=(16, 24, 32), noise_map=True, bias=True),
     GatedInpainting(width=16),
+    GatedInpainting(width=16, activation="leaky-relu"),
     ResNetGenerator(width=16, blocks=2, up="nearest"),
     ResNetGenerator(width=16, blocks=2, norm="none", down="blurred", up="blurred"),
     ResNetGenerator(width=16, blocks=2, norm="batch", enhancers=1),
@@ -225,7 +227,8 @@ def test_networks_of_pictures(way, described):
     """In bfloat16 they are what they are in float32, and leave pictures alone; a Compact in rows,
     which go over from one to the next."""
     built = drawn(described.build()).to(memory_format=torch.channels_last)
-    x = noise(1, 4 if described.pictures.masked else 3, 64, 800).sigmoid()
+    more = described.pictures.masked or described.pictures.noise_map
+    x = noise(1, 3 + more, 64, 800).sigmoid()
     if described.pictures.masked:
         x[:, 3] = x[:, 3].round()
     given, wanted = x.clone(), built(x).detach()

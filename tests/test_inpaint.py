@@ -58,7 +58,9 @@ def box(h: int, w: int) -> Tensor:
 # ---------------------------------------------------------------- network
 
 
-def plainly(state: dict[str, Tensor], x: Tensor, unshuffle: int, dilations: list[int]) -> Tensor:
+def plainly(
+    state: dict[str, Tensor], x: Tensor, unshuffle: int, dilations: list[int], leaks: bool
+) -> Tensor:
     """A network of two levels as DeepFillv2's section 3.1 describes its layers, one after another:
     features and gates by convolutions of their own."""
 
@@ -68,7 +70,8 @@ def plainly(state: dict[str, Tensor], x: Tensor, unshuffle: int, dilations: list
         where = {"stride": stride, "padding": dilation, "dilation": dilation}
         features = F.conv2d(x, weight[:half], bias[:half], **where)
         gates = F.conv2d(x, weight[half:], bias[half:], **where)
-        return F.elu(features) * torch.sigmoid(gates)
+        activated = torch.where(features > 0, features, 0.2 * features)
+        return (activated if leaks else F.elu(features)) * torch.sigmoid(gates)
 
     b, _, h, w = x.shape
     u = unshuffle
@@ -87,9 +90,11 @@ def plainly(state: dict[str, Tensor], x: Tensor, unshuffle: int, dilations: list
     return y.reshape(b, -1, h, w)
 
 
-def test_the_network_is_what_the_paper_describes() -> None:
+@pytest.mark.parametrize("activation", ["elu", "leaky-relu"])
+def test_the_network_is_what_the_paper_describes(activation: str) -> None:
     dilations = [1, 2, 4]
-    architecture = GatedInpainting.model_validate({"width": 8, "dilations": dilations})
+    fields = {"width": 8, "dilations": dilations, "activation": activation}
+    architecture = GatedInpainting.model_validate(fields)
     network = architecture.build()
     network.initialise(torch.Generator().manual_seed(0))
     random = torch.Generator().manual_seed(1)
@@ -97,8 +102,10 @@ def test_the_network_is_what_the_paper_describes() -> None:
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=random)
     x = torch.cat([noise(2, 3, 24, 32) * 2 - 1, (noise(2, 1, 24, 32, seed=2) < 0.3).float()], 1)
-    wanted = plainly(network.state_dict(), x, 2, dilations)
+    wanted = plainly(network.state_dict(), x, 2, dilations, activation == "leaky-relu")
     torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():  # as it is used
+        torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_masked_pixels_are_not_looked_at() -> None:

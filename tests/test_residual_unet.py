@@ -21,10 +21,14 @@ def network(**fields):
     return described, built.double().eval()
 
 
+def conv(x, state, name, **steps):
+    return F.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), **steps)
+
+
 def blocks(x, state, prefix, count):
     for i in range(count):
-        y = F.relu(F.conv2d(x, state[f"{prefix}.{i}.first.weight"], padding=1))
-        x = x + F.conv2d(y, state[f"{prefix}.{i}.second.weight"], padding=1)
+        y = F.relu(conv(x, state, f"{prefix}.{i}.first", padding=1))
+        x = x + conv(y, state, f"{prefix}.{i}.second", padding=1)
     return x
 
 
@@ -33,22 +37,32 @@ def shuffled(x):
     return x.view(b, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("noise_map", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_formula_and_its_gradient(channels):
-    described, built = network(channels=channels, blocks=2, middle=3)
+def test_the_formula_and_its_gradient(channels, noise_map, bias):
+    described, built = network(
+        channels=channels, noise_map=noise_map, bias=bias, blocks=2, middle=3
+    )
+    assert described.pictures.noise_map == noise_map
     state = dict(built.named_parameters())
-    x = noise(2, channels, 12, 20).double()
+    assert any(name.endswith("bias") for name in state) == bias
+    x = noise(2, channels + noise_map, 12, 20).double()
 
     def plain(x):
-        a = blocks(F.conv2d(x, state["first.weight"], padding=1), state, "encoders.0", 2)
-        b = F.conv2d(a, state["halvings.0.weight"], stride=2)
+        a = blocks(conv(x, state, "first", padding=1), state, "encoders.0", 2)
+        b = conv(a, state, "halvings.0", stride=2)
         b = blocks(b, state, "encoders.1", 2)
-        c = blocks(F.conv2d(b, state["halvings.1.weight"], stride=2), state, "middle", 3)
-        b = b + shuffled(F.conv2d(c, state["doublings.1.weight"]))
+        c = conv(b, state, "halvings.1", stride=2)
+        features = built.features(x)
+        for one, other in zip(features, [x, a, b, blocks(c, state, "middle", 1)], strict=True):
+            torch.testing.assert_close(one, other)
+        c = blocks(c, state, "middle", 3)
+        b = b + shuffled(conv(c, state, "doublings.1"))
         b = blocks(b, state, "decoders.1", 2)
-        a = a + shuffled(F.conv2d(b, state["doublings.0.weight"]))
+        a = a + shuffled(conv(b, state, "doublings.0"))
         a = blocks(a, state, "decoders.0", 2)
-        return x + F.conv2d(a, state["last.weight"], padding=1)
+        return x[:, :channels] + conv(a, state, "last", padding=1)
 
     wanted = plain(x)
     torch.testing.assert_close(built(x), wanted)

@@ -20,8 +20,10 @@ from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.evaluation import restoration
 from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, psnr_y, ssim_y
 from imagen_nodes.foreign import describe
+from imagen_nodes.images import with_noise_map
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.residual_unet import ResidualUNet
+from imagen_nodes.noise_level import noise_level
 from imagen_nodes.training import degradation
 from imagen_nodes.training.data import open_data, opening
 from imagen_nodes.training.data.pictures import cut, starts, tiles_in
@@ -146,6 +148,39 @@ def test_noise_has_the_deviation_that_it_says():
     assert 46 < varied.max() < 54
 
 
+def test_what_is_told_of_the_noise():
+    """Its deviation; of compressed pictures none."""
+    x = smooth(40, 32)
+    made = Noise(sigma=(5, 20), jpeg=0.5, clipped=0)
+    seen, sigma = made.told(x, 1, numbers())
+    assert torch.equal(seen, made.apply(x, 1, numbers()))
+    compressed = sigma == 0
+    assert 10 < int(compressed.sum()) < 30
+    found = (seen - x)[~compressed].flatten(1).std(1)
+    torch.testing.assert_close(found, sigma[~compressed], rtol=0.1, atol=0)
+    assert 5 / 255 <= float(sigma[~compressed].min()) < float(sigma.max()) <= 20 / 255
+
+
+def test_noise_as_files_have_it_and_as_papers_do():
+    x = smooth(60, 16)
+    seen = Noise(sigma=(25, 25), clipped=0.5).apply(x, 1, numbers())
+    whole = ((seen * 255).round() / 255 - seen).abs().flatten(1).amax(1) < 1e-6
+    assert 15 < int(whole.sum()) < 45
+    assert 0 <= seen[whole].min() < seen[whole].max() <= 1
+    assert seen[~whole].min() < 0
+    assert seen[~whole].max() > 1
+
+
+def test_noise_that_is_the_same_in_all_channels():
+    x = torch.full((60, 3, 8, 8), 0.5)
+    noise = Noise(sigma=(25, 25), grey=0.5, clipped=0).apply(x, 1, numbers()) - x
+    alike = (noise == noise[:, :1]).flatten(1).all(1)
+    assert 15 < int(alike.sum()) < 45
+    assert float(noise[alike].std() * 255) == pytest.approx(25, rel=0.05)
+    correlation = torch.corrcoef(noise[~alike].transpose(0, 1).flatten(1))
+    assert float((correlation - torch.eye(3)).abs().max()) < 0.1
+
+
 def test_compression_is_pillows():
     x = smooth(3, 32)
     found = degradation.jpeg(x, torch.tensor([10, 50, 90]))
@@ -179,7 +214,7 @@ def test_photographs(scale):
     assert not torch.equal(found, Photo().apply(x, scale, numbers(1)))
 
 
-@pytest.mark.parametrize("made", [Noise(jpeg=0.5), Photo()])
+@pytest.mark.parametrize("made", [Noise(jpeg=0.5, grey=0.5, clipped=0.5), Photo()])
 def test_parts_of_a_batch_are_degraded_as_the_whole(made):
     x = smooth(4, 32)
     whole = made.apply(x, 2, numbers())
@@ -300,6 +335,78 @@ def test_patches_are_windows_and_their_turned_ones():
     assert {step for *_, step in corners} == {1, 32}
 
 
+UNET = {"kind": "residual-unet", "widths": [8, 8, 8], "blocks": 1, "middle": 1}
+
+
+class Seeing(nn.Module):
+    """Gives the picture back, and keeps what it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return x[:, :3] + self.bias
+
+
+def test_a_network_that_is_told_of_the_noise():
+    noise = {"kind": "noise", "sigma": [10, 50], "jpeg": 0.3}
+    fields = {"generator": UNET | {"noise_map": True}, "degradation": noise, "turn": False}
+    task = Restore.model_validate(SMALL | fields | {"patch": 32})
+    clean, network = smooth(8, 32), Seeing()
+    (update,) = updates(task, {"generator": network}, clean)
+    (x,) = network.seen
+    random = numbers()
+    patches(clean, 32, random, turn=False)
+    seen, sigma = task.degradation.told(clean, 1, random)
+    assert torch.equal(x[:, :3], seen)
+    assert torch.equal(x[:, 3], sigma.view(8, 1, 1).expand(8, 32, 32))
+    assert value(update.losses["charbonnier"]) == pytest.approx(
+        value(((seen - clean) ** 2 + 1e-6).sqrt().mean()), rel=1e-4
+    )
+
+
+def clean_patches(**fields):
+    noise = {"kind": "noise", "sigma": [0, 0], "clipped": 0}
+    task = {"generator": UNET, "degradation": noise, "turn": False} | fields
+    network = Seeing()
+    updates(Restore.model_validate(SMALL | task), {"generator": network}, smooth(60, 32))
+    return network.seen[0]
+
+
+def test_patches_are_made_grey():
+    seen = clean_patches(grey=0.5)
+    grey = (seen == seen[:, :1]).flatten(1).all(1)
+    assert 15 < int(grey.sum()) < 45
+    plain = clean_patches()
+    assert torch.equal(seen[~grey], plain[~grey])
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    wanted = (plain[grey] * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(seen[grey], wanted, rtol=0, atol=1e-5)
+
+
+def test_patches_are_tinted():
+    """Each channel by a curve that rises or falls: the order of its values stays or turns."""
+    seen, plain = clean_patches(tinted=0.5), clean_patches()
+    tinted = ~(seen == plain).flatten(1).all(1)
+    assert 15 < int(tinted.sum()) < 45
+    assert 0 <= seen.min() < seen.max() <= 1
+    falling = []
+    for one, other in zip(seen[tinted].flatten(0, 1), plain[tinted].flatten(0, 1), strict=True):
+        steps = one.flatten()[other.flatten().argsort()].diff()
+        assert bool((steps <= 1e-6).all()) or bool((steps >= -1e-6).all())
+        falling.append(bool(steps.sum() < 0))
+    assert 0.3 < np.mean(falling) < 0.7
+
+
+def test_patches_are_halved():
+    seen, plain = clean_patches(halved=1.0), clean_patches(patch=32)
+    assert seen.shape == (60, 3, 16, 16)
+    torch.testing.assert_close(seen, F.avg_pool2d(plain, 2), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
@@ -331,6 +438,8 @@ def test_patches_are_windows_and_their_turned_ones():
             "needs a penalty that this task does not have",
         ),
         ({"degradation": {"kind": "noise", "sigma": [30, 20]}}, "sigma: 30.0 to 20.0"),
+        ({"generator": UNET | {"noise_map": True}}, "the degradation shrink knows nothing"),
+        ({"halved": 0.5, "patch": 32}, "windows of twice the patch, 64 px, of tiles of 32"),
     ],
 )
 def test_what_does_not_fit_together(fields, text):
@@ -373,19 +482,51 @@ def test_from_pictures_to_the_node_and_to_others(place, capsys):
         torch.testing.assert_close(descriptor(x), ours, rtol=0, atol=1e-5)
 
 
-def test_a_denoiser_from_pictures_to_a_file(place):
+@pytest.mark.parametrize("noise_map", [False, True])
+def test_a_denoiser_from_pictures_to_a_file(place, capsys, noise_map):
     """The residual U-Net: its tiles, previews, card and figures."""
-    net = {"kind": "residual-unet", "widths": [8, 8, 8], "blocks": 1, "middle": 1}
+    net = UNET | {"noise_map": noise_map}
     task = {"kind": "restore", "generator": net, "degradation": {"kind": "noise"}}
     task |= {"tile": 32, "patch": 16}
     optimiser = {"lr": 2e-3}
     assert begin("run", task=task, optimiser=optimiser, metric_kimg=0.024, kimg=0.2) == 0
     lines = [json.loads(line) for line in Path("run/stats.jsonl").read_text().splitlines()]
     assert lines[-1]["losses"]["charbonnier"] < 0.9 * lines[0]["losses"]["charbonnier"]
-    best = checkpoint.load(Path("run/snapshots/small-best.safetensors"))
+    path = "run/snapshots/small-best.safetensors"
+    best = checkpoint.load(Path(path))
     assert (best.card.task, best.card.quality[0].metric) == ("restoration", "PSNR-RGB")
     assert best.card.description.startswith("A residual-unet that restores pictures")
     assert best.architecture == ResidualUNet.model_validate(net)
+    evaluated = {
+        words: evaluation(capsys, [path, "--data", "pictures", "--noise", "25", *words])
+        for words in ((), ("--told",), ("--unclipped",), ("--told", "--unclipped"))
+    }
+    for words, found in evaluated.items():
+        figures = []
+        clean = [
+            torch.from_numpy(np.array(Image.open(p))).permute(2, 0, 1)[None] / 255
+            for p in sorted(Path("pictures").iterdir())
+        ]
+        degrade = degradation.degradation_of(best, 25, "--unclipped" not in words)
+        for i, x in enumerate(clean):
+            seen = degrade(x, i)
+            assert bool((seen < 0).any()) == ("--unclipped" in words)
+            if noise_map:
+                level = 25 / 255 if "--told" in words else noise_level(seen[0])
+                seen = with_noise_map(seen, torch.tensor([level]))
+            with torch.inference_mode():
+                y = best.network(seen).clamp(0, 1).mul(255).round().div(255)
+            figures.append(float(psnr_rgb(y * 2 - 1, x * 2 - 1, 0)))
+        assert found == pytest.approx(np.mean(figures), abs=1e-3)
+    assert (evaluated["--told",] != evaluated[()]) == noise_map
+    assert evaluated["--unclipped",] != evaluated[()]
+
+
+def evaluation(capsys, words):
+    capsys.readouterr()
+    assert main(["evaluate", *words, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    return next(x["value"] for x in figures if x["metric"] == "PSNR-RGB")
 
 
 def test_a_compact_needs_no_kind():
@@ -464,6 +605,7 @@ def test_evaluate(place, capsys):
         (["--data", "nothing"], "nothing: no pictures there"),
         (["--data", "tiny"], "8x8 px; needs 17 px each way"),
         (["--data", "pictures", "--noise", "300"], "--noise takes a deviation of 0 to 255"),
+        (["--data", "pictures", "--told"], "--told is about the noise that --noise SIGMA adds"),
     ],
 )
 def test_what_cannot_be_evaluated(place, capsys, words, text):

@@ -28,6 +28,7 @@ from imagen_nodes.training.windows import windows
 UNET = {"kind": "unet-generator", "width": 4, "depth": 3, "resolution": 32, "norm": "instance"}
 PLAIN = {**UNET, "dropout": 0.0}
 RESNET = {"width": 4, "blocks": 2, "resolution": 32}
+RESIDUAL_UNET = {"kind": "residual-unet", "widths": [8, 8, 8], "blocks": 1, "bias": True}
 JUDGE = {"width": 8, "depth": 1, "norm": "instance"}
 PAIRS = {"generator": PLAIN, "discriminator": {**JUDGE, "channels": 6}, "read": 32}
 KINDS = {"generator": RESNET, "discriminator": JUDGE, "read": 40, "window": 32}
@@ -179,11 +180,13 @@ def test_the_same_values_are_dropped_both_times():
 # ------------------------------------------------------------------------ two kinds
 
 
+@pytest.mark.parametrize("generator", [RESNET, RESIDUAL_UNET])
 @pytest.mark.parametrize("identity", [False, True])
 @pytest.mark.parametrize("source", ["first", "second"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_contrast(identity, source, seed):
+def test_contrast(identity, source, seed, generator):
     fields = {"identity": identity, "source": source, "mirrored": True, "contrast_weight": 3}
+    fields["generator"] = generator
     task = Contrast.model_validate({**KINDS, **fields, "read": 32, "heads": 8, "places": 2000})
     networks, images = built(task), noise(4, 3, 32, 32)
     first, second = step(task, networks, images, seed)
@@ -277,6 +280,7 @@ def test_parts_compute_the_same(task):
         (Cycle, {"discriminator": {**JUDGE, "depth": 5}}, "needs 96 px, it would see 32"),
         (Cycle, {"discriminator": {**JUDGE, "channels": 1}}, "both kinds have as many"),
         (Cycle, {"generator": {**RESNET, "enhancers": 1}}, "local enhancers are for paired"),
+        (Cycle, {"generator": {**RESIDUAL_UNET, "noise_map": True}}, "here there is no noise"),
     ],
 )
 def test_refused(task, fields, text):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Decodes the pictures at a path to a height and width, and a number of channels.
 Opener = Callable[[Path, tuple[int, int], int], "Pictures"]
 # What makes the pictures that a network restores; or noise of a deviation, in steps of 1/255.
-DegradationOf = Callable[["Model", float | None], "Degrade"]
+DegradationOf = Callable[["Model", float | None, bool], "Degrade"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIGMA",
         help="restore pictures with noise of this deviation, in steps of 1/255 (default: what the "
         "network was trained on)",
+    )
+    parser.add_argument(
+        "--told",
+        action="store_true",
+        help="tell the network what the noise's deviation is, where it wants to know (default: it "
+        "is estimated)",
+    )
+    parser.add_argument(
+        "--unclipped",
+        action="store_true",
+        help="leave noise as it is, as papers do, not cut to 0..1 and in steps of 1/255 as files "
+        "have it",
     )
     parser.add_argument(
         "--samples", type=int, default=50_000, metavar="N", help="images to draw (default: 50000)"
@@ -129,7 +141,8 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
         if model.card.task == "translation":
             result = _translation(args, model, pictures, device, open_data)
         else:
-            result = _restoration(args, model, pictures, device, degradation_of(model, args.noise))
+            degrade = degradation_of(model, args.noise, not args.unclipped)
+            result = _restoration(args, model, pictures, device, degrade)
     else:
         kind = model.card.architecture["kind"]
         raise CheckpointError(
@@ -289,7 +302,9 @@ def _restoration(
     with progress_bar() as progress:
         total = 2 * len(paths)
         without = restoration.by_nearest if needs.masked else restoration.by_bicubic(scale)
-        ways = (restoration.by_network(model, needs, device), without)
+        noise = args.noise / 255 if args.told else None
+        ours = restoration.by_network(model, needs, device, noise, not args.unclipped)
+        ways = (ours, without)
         for way, restore in enumerate(ways):
             pictures = restoration.read(
                 paths, scale, least, lambda i, way=way: progress(way * len(paths) + i, total)
@@ -305,6 +320,9 @@ def _check(args: argparse.Namespace) -> None:
 
     if args.noise is not None and not 0 <= args.noise <= 255:
         raise UsageError("--noise takes a deviation of 0 to 255")
+    for name in ("told", "unclipped"):
+        if getattr(args, name) and args.noise is None:
+            raise UsageError(f"--{name} is about the noise that --noise SIGMA adds; give that too")
     if args.samples < FEWEST or args.reference < 0:
         raise UsageError(f"--samples takes {FEWEST} or more, --reference 0 or more")
     if args.neighbours and args.neighbours.suffix.lower() != ".png":

@@ -18,6 +18,7 @@ from ..errors import DataError
 from ..folders import files
 from ..networks.architecture import Pictures
 from ..networks.squeezenet import SMALLEST
+from ..noise_level import noise_level
 from .compare import SUFFIXES, read_picture
 from .paired import WINDOW, lpips_network, psnr_rgb, psnr_y, ssim_y
 
@@ -62,11 +63,23 @@ def figures(
     )
 
 
-def by_network(model: Model, needs: Pictures, device: torch.device) -> Restore:
+def by_network(
+    model: Model,
+    needs: Pictures,
+    device: torch.device,
+    noise: float | None = None,
+    clamped: bool = True,
+) -> Restore:
     """``model``, whose network is on ``device``, in float32, in tiles. One that fills in takes the
-    mask as the last channel of pictures."""
+    mask as the last channel of pictures.
 
-    call = images.through(model.network, model.card.value_range, device, needs.masked)
+    Args:
+        noise: what a network is told that wants to know how strong the noise is, the deviation
+            where pictures are in 0..1; none: it is estimated, in each picture.
+        clamped: whether pictures are brought to 0..1 before.
+    """
+    more = needs.masked or needs.noise_map
+    call = images.through(model.network, model.card.value_range, device, more, clamped)
 
     def fill(seen: Tensor) -> Tensor:
         picture, mask = seen[:, :-1], seen[:, -1:]
@@ -82,6 +95,9 @@ def by_network(model: Model, needs: Pictures, device: torch.device) -> Restore:
     def restore(seen: Tensor) -> Tensor:
         grey = needs.channels == 1  # one picture a channel
         x = (seen.transpose(0, 1) if grey else seen).cpu()
+        if needs.noise_map:
+            levels = [noise_level(y) if noise is None else noise for y in x]
+            x = images.with_noise_map(x, torch.tensor(levels))
         y = tiles.run(call, x, scale=needs.scale, sizes=needs.sizes, tiling=needs.tiling)
         return (y.transpose(0, 1) if grey else y).to(seen)
 

@@ -35,6 +35,9 @@ class Pictures(Spec):
     """Channels out of the result."""
     masked: bool = False
     """Whether it takes a mask of what to fill in, as one channel more."""
+    noise_map: bool = False
+    """Whether it is told how strong the noise is: its deviation, where pictures are in 0..1, at
+    each pixel, as one channel more."""
     sizes: Sizes = Sizes()
     """The sizes that it takes."""
     reach: Annotated[int, Field(ge=0)] | None = None

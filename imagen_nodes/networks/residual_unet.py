@@ -5,12 +5,16 @@
     convolution 2x2 of stride 2), plus the map of that size from before it was halved, n residual
     blocks; conv w0 -> 3, plus the picture itself
 
-A residual block is ``x + conv(relu(conv(x)))``; nothing has a bias. After Zhang et al.,
-"Plug-and-Play Image Restoration with Deep Denoiser Prior" (DRUNet), 2021, section III, which is
-wider, is told how strong the noise is, and gives the picture itself. Without biases the network
-scales with its input, so that it also does well at strengths that it was not trained on: Mohan et
-al., "Robust and Interpretable Blind Image Denoising via Bias-Free Convolutional Neural Networks",
-2020.
+A residual block is ``x + conv(relu(conv(x)))``; nothing has a bias, unless asked for. After Zhang
+et al., "Plug-and-Play Image Restoration with Deep Denoiser Prior" (DRUNet), 2021, section III,
+which is wider, and gives the picture itself. Without biases the network scales with its input, so
+that it also does well at strengths that it was not trained on: Mohan et al., "Robust and
+Interpretable Blind Image Denoising via Bias-Free Convolutional Neural Networks", 2020.
+
+As DRUNet it can be told how strong the noise is (``noise_map``), by a channel of its own, as in
+Zhang et al., "FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising", 2018,
+section III. Fine texture, which a blind network takes for noise, is then kept, as far as the
+strength is right.
 
 As a denoiser it learns in minutes what a plain stack of convolutions on blocks of 2x2 px learns in
 an hour.
@@ -52,6 +56,11 @@ class ResidualUNet(Architecture):
     """Residual blocks at each size but the smallest, on the way down and again on the way back."""
     middle: Annotated[int, Field(ge=1, le=32)] = 2
     """Residual blocks at the smallest size."""
+    noise_map: bool = False
+    """Whether it is told how strong the noise is, as one channel more."""
+    bias: bool = False
+    """Whether convolutions have biases: a translator's should, to which black and grey are colours
+    like others."""
 
     @property
     def width(self) -> int:
@@ -67,6 +76,7 @@ class ResidualUNet(Architecture):
         return Pictures(
             channels=self.channels,
             outputs=self.channels,
+            noise_map=self.noise_map,
             sizes=Sizes(multiple=2**deepest),
             reach=2 + outer + inner + 2**deepest,
             tile=TILE,
@@ -78,23 +88,34 @@ class ResidualUNet(Architecture):
 
 class ResidualUNetNetwork(Network):
     """``[b channels h w]`` in 0..1 -> the same, not clamped; h and w are multiples of
-    ``2**(len(widths) - 1)``."""
+    ``2**(len(widths) - 1)``. With a noise map the noise's deviation, in the same values, is the
+    last channel of what it takes."""
 
     def __init__(self, architecture: ResidualUNet) -> None:
         super().__init__()
         a = architecture
 
         def blocks(width: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*(_Block(width) for _ in range(count)))
+            return nn.Sequential(*(_Block(width, a.bias) for _ in range(count)))
 
         outer, steps = a.widths[:-1], list(pairwise(a.widths))
-        self.first = _conv(a.channels, a.widths[0])
+        self.channels = a.channels
+        self.first = _conv(a.channels + a.noise_map, a.widths[0], a.bias)
         self.encoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
-        self.halvings = nn.ModuleList(FusedConv2d(w, v, 2, 2, bias=False) for w, v in steps)
+        self.halvings = nn.ModuleList(FusedConv2d(w, v, 2, 2, bias=a.bias) for w, v in steps)
         self.middle = blocks(a.widths[-1], a.middle)
-        self.doublings = nn.ModuleList(FusedConv2d(v, 4 * w, 1, bias=False) for w, v in steps)
+        self.doublings = nn.ModuleList(FusedConv2d(v, 4 * w, 1, bias=a.bias) for w, v in steps)
         self.decoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
-        self.last = _conv(a.widths[0], a.channels)
+        self.last = _conv(a.widths[0], a.channels, a.bias)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What contrastive learning compares: the pixels, what each size's blocks make of them, and
+        the smallest size's first block."""
+        found, x = [images], self.first(images)
+        for encoder, halving in zip(self.encoders, self.halvings, strict=True):
+            found.append(encoder(x))
+            x = halving(found[-1])
+        return [*found, self.middle[0](x)]
 
     def forward(self, images: Tensor) -> Tensor:
         x, maps = self.first(images), list[Tensor]()
@@ -106,16 +127,18 @@ class ResidualUNetNetwork(Network):
         back = zip(reversed(self.doublings), reversed(self.decoders), strict=True)
         for doubling, decoder in back:
             x = decoder(F.pixel_shuffle(doubling(x), 2) + maps.pop())
-        return images + self.last(x)
+        return images[:, : self.channels] + self.last(x)
 
     @torch.no_grad()
     def initialise(self, random: Generator) -> None:
-        """He's, for rectifiers; a tenth of it where a residual block ends; 0 where the network
-        does, so that it begins by giving the picture back."""
+        """He's, for rectifiers, a tenth of it where a residual block ends; 0 where the network
+        does, so that it begins by giving the picture back; biases 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 inputs = module.weight[0].numel()
                 nn.init.normal_(module.weight, 0.0, math.sqrt(2 / inputs), generator=random)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for block in self.modules():
             if isinstance(block, _Block):
                 block.second.weight *= LAST
@@ -125,13 +148,13 @@ class ResidualUNetNetwork(Network):
 class _Block(nn.Module):
     """``x + conv(relu(conv(x)))``, ``[b c h w]``; ``x`` may be overwritten."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
-        self.first, self.second = _conv(width, width), _conv(width, width)
+        self.first, self.second = (_conv(width, width, bias) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x, RELU), onto=x)
 
 
-def _conv(inputs: int, outputs: int) -> FusedConv2d:
-    return FusedConv2d(inputs, outputs, 3, 1, 1, bias=False)
+def _conv(inputs: int, outputs: int, bias: bool) -> FusedConv2d:
+    return FusedConv2d(inputs, outputs, 3, 1, 1, bias=bias)

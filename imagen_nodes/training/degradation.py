@@ -56,6 +56,11 @@ class Noise(Spec):
     """Share of the pictures that are compressed, in place of the noise."""
     quality: tuple[Quality, Quality] = (10, 60)
     """Least and greatest JPEG quality."""
+    grey: Probability = 0.0
+    """Share of the pictures whose noise is the same in all channels, as it is of grey pictures."""
+    clipped: Probability = 1.0
+    """Share of the pictures that are in 0..1 and in steps of 1/255 after the noise too, as files
+    have them; in papers none are."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -63,17 +68,29 @@ class Noise(Spec):
         return self
 
     def apply(self, images: Tensor, scale: int, random: Numbers) -> Tensor:
+        return self.told(images, scale, random)[0]
+
+    def told(self, images: Tensor, scale: int, random: Numbers) -> tuple[Tensor, Tensor]:
+        """And the noise's deviation ``[b]``, where pictures are in 0..1; of compressed pictures
+        0."""
         x = shrunk(images, scale) if scale > 1 else images
         count = len(x)
         low, high = self.sigma
         sigma = (low + (high - low) * random.uniform(count)) / 255
         noise = random.normal(count, *x.shape[1:])
         which, quality = random.uniform(count), between(random, count, self.quality)
+        if self.grey:
+            alike = random.uniform(count).view(-1, 1, 1, 1) < self.grey
+            noise = torch.where(alike, noise[:, :1], noise)
         noisy = x + (noise * sigma.view(-1, 1, 1, 1)).to(x.device)
         if self.jpeg:
             chosen = which < self.jpeg
             noisy[chosen.to(x.device)] = jpeg(x[chosen.to(x.device)], quality[chosen])
-        return rounded(noisy)
+            sigma = sigma.masked_fill(chosen, 0.0)
+        if self.clipped == 1:
+            return rounded(noisy), sigma.to(x.device)
+        clipped = (random.uniform(count) < self.clipped).to(x.device).view(-1, 1, 1, 1)
+        return torch.where(clipped, rounded(noisy), noisy), sigma.to(x.device)
 
 
 class Photo(Spec):
@@ -98,11 +115,13 @@ class Photo(Spec):
 Degradation = Annotated[Shrink | Noise | Photo, Field(discriminator="kind")]
 
 
-def degradation_of(model: Model, sigma: float | None) -> Callable[[Tensor, int], Tensor]:
+def degradation_of(
+    model: Model, sigma: float | None, clipped: bool = True
+) -> Callable[[Tensor, int], Tensor]:
     """What to restore with a network: noise of the deviation ``sigma``, in steps of 1/255, or what
     it was trained on; where that is not known, pictures made smaller, or noise of 25; masks of 10
     to 50% for a network that fills in. Takes clean pictures ``[b c h w]`` in 0..1 and the first
-    one's number, on which random numbers depend.
+    one's number, on which random numbers depend. ``clipped`` noise is in 0..1 and steps of 1/255.
 
     Raises:
         UsageError: a noise is given for a network that fills in."""
@@ -116,19 +135,17 @@ def degradation_of(model: Model, sigma: float | None) -> Callable[[Tensor, int],
     task = model.card.training.recipe.get("task", {}) if model.card.training else {}
     degradation: Degradation = Shrink() if scale > 1 else Noise(sigma=(25, 25))
     if sigma is not None:
-        degradation = Noise(sigma=(sigma, sigma))
+        degradation = Noise(sigma=(sigma, sigma), clipped=float(clipped))
     elif "degradation" in task:
         degradation = TypeAdapter[Degradation](Degradation).validate_python(task["degradation"])
 
-    return seeded(degradation, scale)
+    return seeded(lambda clean, random: degradation.apply(clean, scale, random))
 
 
-def seeded(degradation: Degradation, scale: int) -> Callable[[Tensor, int], Tensor]:
+def seeded(degrade: Callable[[Tensor, Numbers], Tensor]) -> Callable[[Tensor, int], Tensor]:
     """A degradation of clean pictures ``[b c h w]`` in 0..1 whose random numbers depend on the
     first one's number alone."""
-    return lambda clean, first: degradation.apply(
-        clean, scale, Numbers(torch_random(0, 0, first, "degradation"))
-    )
+    return lambda clean, first: degrade(clean, Numbers(torch_random(0, 0, first, "degradation")))
 
 
 def shrunk(images: Tensor, scale: int) -> Tensor:

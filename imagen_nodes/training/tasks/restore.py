@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ...checkpoint import Measurement
 from ...evaluation import restoration
+from ...images import luma, with_noise_map
 from ...networks.architecture import Architecture
 from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
@@ -24,7 +25,7 @@ from ...networks.residual_unet import ResidualUNet
 from ...networks.unet_discriminator import UNetDiscriminator
 from ...spec import by_kind
 from ..data.dataset import Dataset
-from ..degradation import Degradation, Shrink, seeded
+from ..degradation import Degradation, Noise, Probability, Shrink, seeded
 from ..losses import LOSSES, LossName
 from ..randomness import Numbers
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
@@ -62,6 +63,14 @@ class Restore(Task):
     """Side of the window of a tile that a step sees, px, at a random place."""
     turn: bool = True
     """Turn every other patch by 90 degrees."""
+    grey: Probability = 0.0
+    """Share of the patches that are made grey, as old photographs are."""
+    tinted: Probability = 0.0
+    """Share of the patches each of whose channels passes a curve of its own, so that colours have
+    as fine detail as brightness has. Of most photographs JPEG has left colours at half the size,
+    and what learns from those alone takes finer colours for noise."""
+    halved: Probability = 0.0
+    """Share of the patches that are taken twice as large and made smaller, for the same reason."""
     pixel: Literal["l1", "charbonnier", "mse"] = "charbonnier"
     """Distance of result and original, a mean over pixels."""
     pixel_weight: Weight = 1.0
@@ -84,6 +93,16 @@ class Restore(Task):
             raise ValueError(
                 f"patch: {self.patch} px of tiles of {self.tile}; takes multiples of {step} px "
                 f"({self.generator.kind}), the patch at most as large as the tile"
+            )
+        if self.generator.pictures.noise_map and not isinstance(self.degradation, Noise):
+            raise ValueError(
+                "generator.noise_map: says how strong the noise is, of which the degradation "
+                f"{self.degradation.kind} knows nothing; set degradation to noise"
+            )
+        if self.halved and 2 * self.patch > self.tile:
+            raise ValueError(
+                f"halved: takes windows of twice the patch, {2 * self.patch} px, of tiles of "
+                f"{self.tile}; set tile to as much, or halved to 0"
             )
         if self.scale == 1 and isinstance(self.degradation, Shrink):
             raise ValueError(
@@ -152,10 +171,10 @@ class Restore(Task):
     ) -> Iterator[Update]:
         generator = networks["generator"]
         images = batch.images.add(1).div(2)
-        clean = patches(images, self.patch, moment.random, self.turn)
+        clean = self._clean(images, moment.random)
         # In float32: what is to be undone should be what the name says, not its rounding.
         with torch.autocast(clean.device.type, enabled=False):
-            seen = self.degradation.apply(clean, self.scale, moment.random)
+            seen = self._degraded(clean, moment.random)
         restored = None
         if self.discriminator is not None:
             restored = generator(seen).float() if moment.graphs else None
@@ -183,6 +202,30 @@ class Restore(Task):
             psnr = -10 * torch.log10(error.clamp(min=1e-10)).mean()
         yield Update("generator", losses, {"PSNR": psnr})
 
+    def _clean(self, images: Tensor, random: Numbers) -> Tensor:
+        """Patches ``[b c patch patch]`` of ``[b c h w]``, both in 0..1."""
+        clean = patches(images, self.patch, random, self.turn)
+
+        def chosen(share: float) -> Tensor:
+            return (random.uniform(len(clean)) < share).to(clean.device).view(-1, 1, 1, 1)
+
+        if self.halved:
+            larger = patches(images, 2 * self.patch, random, self.turn)
+            clean = torch.where(chosen(self.halved), F.avg_pool2d(larger, 2), clean)
+        if self.tinted:
+            clean = torch.where(chosen(self.tinted), _tinted(clean, random), clean)
+        if self.grey:
+            clean = torch.where(chosen(self.grey), _greyed(clean), clean)
+        return clean
+
+    def _degraded(self, clean: Tensor, random: Numbers) -> Tensor:
+        """What the network takes, in the place of ``clean [b c h w]``."""
+        if not self.generator.pictures.noise_map:
+            return self.degradation.apply(clean, self.scale, random)
+        assert isinstance(self.degradation, Noise)
+        seen, sigma = self.degradation.told(clean, self.scale, random)
+        return with_noise_map(seen, sigma)
+
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         if self.pixel == "l1":
             return F.l1_loss(x, y)
@@ -193,9 +236,9 @@ class Restore(Task):
     def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
         images = pictures.images[: min(count, SHOWN)].add(1).div(2)
         clean = patches(images, self.patch, Numbers(random), self.turn)
-        seen = self.degradation.apply(clean, self.scale, Numbers(random))
+        seen = self._degraded(clean, Numbers(random))
         restored = network(seen).float().clamp(0, 1)
-        enlarged = F.interpolate(seen, restored.shape[2:], mode="nearest")
+        enlarged = F.interpolate(seen[:, : clean.shape[1]], restored.shape[2:], mode="nearest")
         triples = torch.cat([enlarged, restored, clean], 3)
         return triples.permute(0, 2, 3, 1).contiguous().cpu()
 
@@ -210,7 +253,7 @@ class Restore(Task):
         def measure(network: nn.Module) -> tuple[Measurement, ...]:
             found = restoration.figures(
                 lambda seen: network(seen).float(),
-                seeded(self.degradation, scale),
+                seeded(self._degraded),
                 tiles_to_measure(dataset, min(samples, reference), device),
                 scale,
                 f"tiles of {dataset.name}",
@@ -226,3 +269,16 @@ class Restore(Task):
         if self.adversarial_weight or self.perceptual_weight:
             return restoration.LPIPS
         return restoration.PSNR_Y if self.scale > 1 else restoration.PSNR_RGB
+
+
+def _greyed(images: Tensor) -> Tensor:
+    """``[b c h w]`` without colours."""
+    return luma(images).expand_as(images) if images.shape[1] == 3 else images
+
+
+def _tinted(images: Tensor, random: Numbers) -> Tensor:
+    """``[b c h w]`` in 0..1, each channel of each image by a power between 1/2 and 2, and brought
+    to limits of its own, of which the lower one may be the brighter."""
+    b, c = images.shape[:2]
+    power, low, high = (random.uniform(b * c).to(images).view(b, c, 1, 1) for _ in range(3))
+    return low + (high - low) * images**4 ** (power - 0.5)

@@ -22,6 +22,7 @@ from ...networks.architecture import Architecture
 from ...networks.patch import PatchDiscriminator
 from ...networks.resnet_generator import ResNetGenerator
 from ...networks.unet_generator import UNetGenerator
+from ...tiles import Sizes
 from ..data.dataset import Dataset
 from ..losses import LOSSES, LossName, Maps, feature_matching
 from ..regularisers import FAKE_LOGIT, REAL_LOGIT
@@ -66,7 +67,7 @@ class Translate(Task):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         g = self.generator
-        check_window(g, self.read)
+        check_window(g.pictures.sizes, self.read, g.resolution, "generator.resolution")
         if g.channels not in (1, 3) or g.channels != g.outputs:
             raise ValueError(
                 f"generator.channels is {g.channels}, generator.outputs {g.outputs}: input and "
@@ -219,14 +220,12 @@ class Translate(Task):
 # ---- What unpaired translation has too ----------------------------------------------------------
 
 
-def check_window(generator: UNetGenerator | ResNetGenerator, read: int, window: int = 0) -> None:
-    """Refuse windows that the generator does not take, or that pictures do not have.
+def check_window(sizes: Sizes, read: int, side: int, name: str) -> None:
+    """Refuse windows of ``side`` px, as the field ``name`` says, that a generator does not take, or
+    that pictures do not have.
 
     Raises:
         ValueError: it is such a one."""
-    assert generator.pictures is not None
-    side, sizes = window or generator.resolution, generator.pictures.sizes
-    name = "window" if window else "generator.resolution"
     if sizes.fit(side) != side:
         raise ValueError(
             f"{name} is {side} px; this generator takes multiples of {sizes.multiple} px, "

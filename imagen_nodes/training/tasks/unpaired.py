@@ -18,7 +18,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -29,8 +29,9 @@ from ...images import from_network
 from ...networks.architecture import Architecture
 from ...networks.patch import PatchDiscriminator
 from ...networks.patch_heads import PatchHeads
+from ...networks.residual_unet import ResidualUNet, ResidualUNetNetwork
 from ...networks.resnet_generator import ResNetGenerator, ResNetGeneratorNetwork
-from ...spec import Positive
+from ...spec import Positive, by_kind
 from ..data.dataset import Dataset
 from ..losses import LOSSES, LossName, patch_nce
 from ..randomness import Numbers
@@ -46,7 +47,11 @@ SHOWN = 16
 class Unpaired(Task):
     """What both ways share: networks, data, previews."""
 
-    generator: ResNetGenerator = ResNetGenerator()
+    generator: Annotated[
+        Annotated[ResNetGenerator, Tag("resnet-generator")]
+        | Annotated[ResidualUNet, Tag("residual-unet")],
+        by_kind("resnet-generator"),
+    ] = ResNetGenerator()
     """Pictures of the one kind to such of the other."""
     discriminator: PatchDiscriminator = PatchDiscriminator(norm="instance")
     """Judges results against pictures of the other kind."""
@@ -66,16 +71,19 @@ class Unpaired(Task):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         g, d = self.generator, self.discriminator
-        if g.enhancers:
+        if isinstance(g, ResNetGenerator) and g.enhancers:
             raise ValueError(
                 "generator.enhancers: takes 0; local enhancers are for paired pictures"
             )
-        if g.channels not in (1, 3) or not g.channels == g.outputs == d.channels:
+        outputs = g.pictures.outputs
+        if g.channels not in (1, 3) or not g.channels == outputs == d.channels:
             raise ValueError(
-                f"generator.channels is {g.channels}, generator.outputs {g.outputs}, "
+                f"generator.channels is {g.channels}, generator.outputs {outputs}, "
                 f"discriminator.channels {d.channels}: both kinds have as many, 1 or 3"
             )
-        check_window(g, self.read, self.window)
+        if g.pictures.noise_map:
+            raise ValueError("generator.noise_map: takes false; here there is no noise")
+        check_window(g.pictures.sizes, self.read, self.window, "window")
         check_game(d, self.adversarial_weight, self.loss)
         check_discriminator(d, self.window)
         if self.loss == "relativistic":
@@ -124,9 +132,8 @@ class Unpaired(Task):
         assert dataset.labels is not None
         given, wanted = (np.flatnonzero(dataset.labels == k) for k in (self._from, 1 - self._from))
         given, wanted = given[:samples], wanted[:reference]
-        pictures = self.generator.pictures
-        assert pictures is not None
-        if min(len(given), len(wanted)) < FEWEST or pictures.sizes.fit(self.read) != self.read:
+        sizes = self.generator.pictures.sizes
+        if min(len(given), len(wanted)) < FEWEST or sizes.fit(self.read) != self.read:
             return None
         name = f"{dataset.class_names[1 - self._from]} of {dataset.name}"
         target = Dataset(name, dataset.images[wanted])
@@ -205,7 +212,7 @@ class Contrast(Unpaired):
     ) -> Tensor:
         """Park et al. 2020, equations 3 and 4: a mean over the encoder's maps."""
         generator, heads = networks["generator"], networks["heads"]
-        assert isinstance(generator, ResNetGeneratorNetwork)
+        assert isinstance(generator, ResNetGeneratorNetwork | ResidualUNetNetwork)
         with torch.no_grad():
             wanted = generator.features(source)
         seen = generator.features(made)
@@ -289,10 +296,10 @@ class Cycle(Unpaired):
         yield Update("generator", found, partners=("back",))
 
 
-def _encoded(generator: ResNetGenerator) -> tuple[int, ...]:
+def _encoded(generator: ResNetGenerator | ResidualUNet) -> tuple[int, ...]:
     """Channels of the maps that ``features`` gives."""
     with torch.device("meta"):
-        network, side = generator.build(), 4 * 2**generator.halvings
+        network, side = generator.build(), 4 * generator.pictures.sizes.multiple
         return tuple(
             x.shape[1] for x in network.features(torch.empty(1, generator.channels, side, side))
         )

@@ -1,0 +1,76 @@
+"""How strong a picture's noise is, told from the picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from imagen_nodes.noise_level import noise_level
+
+DATA = Path(__file__).parent / "data"
+
+
+def random(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def picture(h=160, w=200, low=0.1, high=0.9):
+    """Smooth shades and hard edges, ``[3 h w]``."""
+    x = F.interpolate(torch.rand(1, 3, 8, 10, generator=random()), (h, w), mode="bicubic")[0]
+    x[:, h // 3 : h // 2, w // 4 : w // 2] = torch.tensor([0.9, 0.2, 0.4]).view(3, 1, 1)
+    return low + (high - low) * x.clamp(0, 1)
+
+
+def noisy(x, sigma, clipped=True, seed=1):
+    x = x + sigma / 255 * torch.randn(x.shape, generator=random(seed))
+    return x.clamp(0, 1).mul(255).round().div(255) if clipped else x
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("sigma", [3, 10, 25, 50])
+def test_the_deviation(sigma, clipped):
+    found = 255 * noise_level(noisy(picture(), sigma, clipped))
+    assert found == pytest.approx(sigma, rel=0.1)
+
+
+def test_a_grey_picture():
+    assert 255 * noise_level(noisy(picture()[:1], 15)) == pytest.approx(15, rel=0.1)
+
+
+def test_a_clean_picture_has_little():
+    assert 255 * noise_level(picture().mul(255).round().div(255)) < 1
+    assert noise_level(torch.full((3, 64, 64), 0.5)) == 0
+    assert noise_level(torch.ones(3, 64, 64)) == 0
+
+
+def test_where_most_of_it_is_cut_off():
+    """A white page: half of its noise is not there."""
+    page = picture(200, 200)
+    page[:, :, 60:] = 1
+    assert 255 * noise_level(noisy(page, 20)) == pytest.approx(20, rel=0.12)
+
+
+def test_texture_is_no_noise():
+    """A painting, cracks and canvas and all."""
+    pixels = np.asarray(Image.open(DATA / "pearl.png").convert("RGB"))
+    clean = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
+    assert 255 * noise_level(clean) < 4
+    assert 255 * noise_level(noisy(clean, 15)) == pytest.approx(15, rel=0.1)
+
+
+@pytest.mark.parametrize(("size", "known"), [
+    ((1, 1), False), ((4, 4), False), ((1, 20000), True), ((12, 12), False), ((24, 24), True),
+])  # fmt: skip
+def test_small_pictures(size, known):
+    found = 255 * noise_level(noisy(torch.full((3, *size), 0.5), 20))
+    assert found == pytest.approx(20, rel=0.2) if known else found >= 0
+
+
+def test_many_pixels_cost_no_more(monkeypatch):
+    seen = []
+    monkeypatch.setattr("imagen_nodes.noise_level._smallest", lambda x: seen.append(x.shape) or 0.0)
+    noise_level(torch.rand(3, 2000, 1500))
+    assert all(count < 3 * 2**14 and size == 147 for count, size in seen)

@@ -2,11 +2,14 @@
 
     pip install opencv-python-headless
     python benchmarks/denoising.py WEIGHTS PICTURES [--sigmas 15 25 50] [--most N]
+        [--beside FILE ...]
 
 Mean PSNR of RGB over the pictures, with Gaussian noise of each deviation (steps of 1/255, the same
 for all ways), and the time for the pictures, one after another. OpenCV's ways are told the
 deviation: the filter strength of non-local means is the best of several shares of it, by the mean
-over the pictures, and so are the bilateral filter's widths; the network is told nothing.
+over the pictures, and so are the bilateral filter's widths; the network is told nothing, and, in a
+line of its own, the deviation, if it takes that. FILES are other networks, of any format that *Load
+Checkpoint* takes, as DnCNN's.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from imagen_nodes import foreign, super_resolution
+from imagen_nodes.checkpoint import Model
 from imagen_nodes.evaluation.compare import read_picture
 from imagen_nodes.evaluation.restoration import pictures_at
 from imagen_nodes.graph.local import LocalHost
@@ -37,13 +41,15 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--sigmas", type=float, nargs="+", default=[15, 25, 50])
     parser.add_argument("--most", type=int, default=1000, help="pictures to take")
+    parser.add_argument("--beside", type=Path, nargs="+", default=[], help="other networks")
     args = parser.parse_args()
-    host, model = LocalHost(), foreign.open_model(args.weights)
+    host, models = LocalHost(), [foreign.open_model(x) for x in (args.weights, *args.beside)]
 
-    def network(noisy: Pixels) -> Pixels:
+    def network(noisy: Pixels, model: Model, told: float | None = None) -> Pixels:
         image = torch.from_numpy(noisy).float()[None] / 255
         with torch.inference_mode():
-            return (super_resolution.restore(host, model, image)[0] * 255).round().byte().numpy()
+            found = super_resolution.restore(host, model, image, noise=told)
+        return (found[0] * 255).round().byte().numpy()
 
     clean = [pixels(path) for path in pictures_at(args.pictures)[: args.most]]
     for sigma in args.sigmas:
@@ -55,7 +61,12 @@ def main() -> None:
             variants = [partial(way, strength=share * sigma) for share in SHARES]
             scores = [quality(variant, noisy[:10], clean[:10]) for variant in variants]
             report(name, variants[int(np.argmax(scores))], noisy, clean)
-        report("network", network, noisy, clean)
+        for model in models:
+            report(model.name, partial(network, model=model), noisy, clean)
+            pictures = model.architecture.pictures
+            if pictures is not None and pictures.noise_map:
+                told = partial(network, model=model, told=sigma / 255)
+                report(f"{model.name}, told", told, noisy, clean)
 
 
 def bilateral(noisy: Pixels, strength: float) -> Pixels:
@@ -88,7 +99,7 @@ def report(
 ) -> None:
     start = time.perf_counter()
     found = quality(way, noisy, clean)
-    print(f"  {name:16} {found:6.2f} dB  {time.perf_counter() - start:7.1f} s", flush=True)
+    print(f"  {name:28} {found:6.2f} dB  {time.perf_counter() - start:7.1f} s", flush=True)
 
 
 if __name__ == "__main__":

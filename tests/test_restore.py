@@ -161,6 +161,25 @@ def test_what_is_told_of_the_noise():
     assert 5 / 255 <= float(sigma[~compressed].min()) < float(sigma.max()) <= 20 / 255
 
 
+def test_noise_before_compression():
+    """Of which some part is told."""
+    x = torch.full((200, 3, 16, 16), 0.5)
+    fields = {"sigma": (20, 20), "jpeg": 0.5, "quality": (95, 95)}
+    seen, sigma = Noise.model_validate(fields | {"noisy": 0.5}).told(x, 1, numbers())
+    plain, other = Noise.model_validate(fields).told(x, 1, numbers())
+    compressed = other == 0
+    assert torch.equal(seen[~compressed], plain[~compressed])
+    assert torch.equal(sigma[~compressed], other[~compressed])
+    noise = (seen - x).flatten(1).std(1) * 255
+    both = compressed & (noise > 5)
+    assert 30 < int(both.sum()) < 70
+    assert float((sigma[compressed & ~both]).max()) == 0
+    told = sigma[both] * 255
+    assert 0 < told.min() < 3 < 17 < told.max() < 20
+    # Compression keeps most of it, at this quality.
+    assert float(noise[both].mean()) == pytest.approx(14, abs=4)
+
+
 def test_noise_as_files_have_it_and_as_papers_do():
     x = smooth(60, 16)
     seen = Noise(sigma=(25, 25), clipped=0.5).apply(x, 1, numbers())
@@ -214,7 +233,7 @@ def test_photographs(scale):
     assert not torch.equal(found, Photo().apply(x, scale, numbers(1)))
 
 
-@pytest.mark.parametrize("made", [Noise(jpeg=0.5, grey=0.5, clipped=0.5), Photo()])
+@pytest.mark.parametrize("made", [Noise(jpeg=0.5, noisy=0.5, grey=0.5, clipped=0.5), Photo()])
 def test_parts_of_a_batch_are_degraded_as_the_whole(made):
     x = smooth(4, 32)
     whole = made.apply(x, 2, numbers())

@@ -53,8 +53,8 @@ class GatedInpainting(Architecture):
     dilations: Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=32)] = (2, 4, 8, 16)
     """Of the trunk's convolutions, in pixels of its maps."""
     activation: Literal["elu", "leaky-relu"] = "elu"
-    """Of the features: ELU, as in the paper, or a leaky ReLU of slope 0.2, which runs a quarter
-    faster on a CPU, as part of the convolutions."""
+    """Of the features: ELU, as in the paper, or a leaky ReLU of slope 0.2, which a CPU runs as part
+    of the convolutions."""
     unshuffle: Annotated[int, Field(ge=1, le=4)] = 2
     """Pictures go in and come out as blocks of so many px in channels."""
 

@@ -54,6 +54,8 @@ class Noise(Spec):
     """Least and greatest deviation, in steps of 1/255; uniform between them."""
     jpeg: Probability = 0.0
     """Share of the pictures that are compressed, in place of the noise."""
+    noisy: Probability = 0.0
+    """Share of those that have the noise first."""
     quality: tuple[Quality, Quality] = (10, 60)
     """Least and greatest JPEG quality."""
     grey: Probability = 0.0
@@ -71,8 +73,8 @@ class Noise(Spec):
         return self.told(images, scale, random)[0]
 
     def told(self, images: Tensor, scale: int, random: Numbers) -> tuple[Tensor, Tensor]:
-        """And the noise's deviation ``[b]``, where pictures are in 0..1; of compressed pictures
-        0."""
+        """And the noise's deviation ``[b]``, where pictures are in 0..1; of compressed pictures 0,
+        or, where they have noise, some part of it: so much an estimate finds."""
         x = shrunk(images, scale) if scale > 1 else images
         count = len(x)
         low, high = self.sigma
@@ -84,9 +86,14 @@ class Noise(Spec):
             noise = torch.where(alike, noise[:, :1], noise)
         noisy = x + (noise * sigma.view(-1, 1, 1, 1)).to(x.device)
         if self.jpeg:
-            chosen = which < self.jpeg
-            noisy[chosen.to(x.device)] = jpeg(x[chosen.to(x.device)], quality[chosen])
-            sigma = sigma.masked_fill(chosen, 0.0)
+            chosen, part = which < self.jpeg, torch.zeros(count)
+            given = x
+            if self.noisy:
+                both = random.uniform(count) < self.noisy
+                part = torch.where(both, random.uniform(count), 0.0)
+                given = torch.where(both.view(-1, 1, 1, 1).to(x.device), noisy, x)
+            noisy[chosen.to(x.device)] = jpeg(given[chosen.to(x.device)], quality[chosen])
+            sigma = torch.where(chosen, sigma * part, sigma)
         if self.clipped == 1:
             return rounded(noisy), sigma.to(x.device)
         clipped = (random.uniform(count) < self.clipped).to(x.device).view(-1, 1, 1, 1)

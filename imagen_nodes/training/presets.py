@@ -125,9 +125,14 @@ GAN_LOSS = {
     "discriminator": {"kind": "unet-discriminator", "width": 32},
 }
 X2, X4 = {"generator": {"scale": 2}}, {"generator": {"scale": 4}}
-SAME_SIZE = {"generator": {"kind": "residual-unet"}}
+SAME_SIZE = {"generator": {"kind": "residual-unet", "noise_map": True}}
 FROM_WEB = {"degradation": {"kind": "photo"}}
-NOISY = {"degradation": {"kind": "noise", "jpeg": 0.25}}
+NOISY = {
+    "degradation": {"kind": "noise", "jpeg": 0.25, "grey": 0.1, "clipped": 0.7},
+    "tinted": 0.3,
+    "halved": 0.25,
+    "grey": 0.1,
+}
 
 # fmt: off
 RESTORE_ROWS: tuple[tuple[Any, ...], ...] = (
@@ -162,7 +167,7 @@ INPAINT_ROWS = (("inpaint", 128, 8, 5e-4, 200),)
 
 
 def _inpaint(name: str, patch: int, batch: int, rate: float, kimg: float) -> Recipe:
-    task = {"kind": "inpaint", "patch": patch}
+    task = {"kind": "inpaint", "patch": patch, "generator": {"activation": "leaky-relu"}}
     optimiser = _falling(rate, kimg) | {"betas": [0.5, 0.99], "rates": {"discriminator": 2e-4}}
     fields = {"name": name, "task": task, "batch": batch, "kimg": kimg}
     return Recipe.model_validate({**fields, "optimiser": optimiser})

@@ -123,7 +123,7 @@ def test_ids_are_file_formats():
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
         ("ImagenRankByDiscriminator", "model", "image", "count", "label", "latent"),
         ("ImagenSuperResolve", "model", "image", "factor", "resize"),
-        ("ImagenDenoise", "model", "image", "strength"),
+        ("ImagenDenoise", "model", "image", "strength", "noise"),
         ("ImagenInpaint", "model", "image", "mask", "grow", "blur", "invert"),
         (
             "ImagenStyleTransfer",

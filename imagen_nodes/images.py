@@ -83,12 +83,6 @@ def through(
     return run
 
 
-def with_noise_map(images: Tensor, sigma: Tensor) -> Tensor:
-    """``[b c h w]`` with one channel more: the deviation of each picture's noise, ``sigma [b]``."""
-    b, _, h, w = images.shape
-    return torch.cat([images, sigma.to(images).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
-
-
 def resized(images: Tensor, size: tuple[int, int], method: str) -> Tensor:
     """IMAGE at another ``size`` (h, w), px, averaged where that is smaller, clamped. ``lanczos`` is
     Pillow's in float32, ``bicubic`` torch's."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Side of the patches, px.
 SIDE = 7
-# As many patches are looked at, at most.
+# About as many patches are looked at, at most.
 MOST = 1 << 14
 # Patches for each of their dimensions that it takes.
 FEWEST = 16
@@ -27,8 +27,11 @@ ROUNDS = 2
 @torch.no_grad()
 def noise_level(picture: Tensor) -> float:
     """The deviation of white Gaussian noise in ``[c h w]``, in the picture's values (0..1). The
-    channels' noise is taken to be independent. 0 where the picture is too small to tell."""
+    channels' noise is taken to be independent, unless they are alike: then the picture is grey. 0
+    where it is too small to tell."""
     picture = picture.float()
+    if torch.equal(picture, picture[:1].expand_as(picture)):
+        picture = picture[:1]
     c, h, w = picture.shape
     side = SIDE
     while side > 1 and (h - side + 1) * (w - side + 1) < FEWEST * c * side**2:
@@ -49,13 +52,18 @@ def noise_level(picture: Tensor) -> float:
     return sigma
 
 
+def with_noise_map(pictures: Tensor, noise: float | None) -> Tensor:
+    """``[b c h w]`` with one channel more: the noise's deviation, in the pictures' values; none:
+    what :func:`noise_level` finds in each."""
+    b, _, h, w = pictures.shape
+    levels = [noise_level(picture) if noise is None else noise for picture in pictures]
+    maps = pictures.new_tensor(levels).view(b, 1, 1, 1).expand(b, 1, h, w)
+    return torch.cat([pictures, maps], 1)
+
+
 def _smallest(patches: Tensor) -> float:
     """The deviation along the axes that hold noise alone, of ``[n d]``."""
     variances = torch.linalg.eigvalsh(torch.cov(patches.T).double()).clamp(min=0)  # rising
-    for count in range(len(variances), 0, -1):
-        kept = variances[:count]
-        # The middle of the sorted ones.
-        median = (kept[(count - 1) // 2] + kept[count // 2]) / 2
-        if kept.mean() <= median:
-            return float(kept.mean().sqrt())
-    return float(variances[0].sqrt())
+    while variances.mean() > variances.quantile(0.5):
+        variances = variances[:-1]
+    return float(variances.mean().sqrt())

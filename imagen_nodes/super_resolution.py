@@ -14,7 +14,7 @@ from .checkpoint import Model, Running
 from .errors import CheckpointError, DataError
 from .graph.host import Host
 from .networks.architecture import Pictures
-from .noise_level import noise_level
+from .noise_level import with_noise_map
 
 # Seconds between two looks at whether somebody has cancelled, within a tile.
 PATIENCE = 0.25
@@ -131,9 +131,8 @@ def run(
     masked, told = holes is not None, pictures.noise_map
     if holes is not None:
         x = torch.cat([x, holes.float().expand(len(x), 1, -1, -1)], 1)
-    elif told:  # of a grey picture, whose channels are alike, by one of them
-        levels = [noise_level(y[:1] if grey else y) if noise is None else noise for y in x]
-        x = images.with_noise_map(x, torch.tensor(levels))
+    elif told:
+        x = with_noise_map(x, noise)
     made = images.through(running.network, model.card.value_range, running.device, masked or told)
 
     def call(part: Tensor) -> Tensor:

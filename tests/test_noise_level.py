@@ -37,7 +37,9 @@ def test_the_deviation(sigma, clipped):
 
 
 def test_a_grey_picture():
-    assert 255 * noise_level(noisy(picture()[:1], 15)) == pytest.approx(15, rel=0.1)
+    grey = noisy(picture()[:1], 15)
+    assert 255 * noise_level(grey) == pytest.approx(15, rel=0.1)
+    assert noise_level(grey.expand(3, -1, -1)) == noise_level(grey)
 
 
 def test_a_clean_picture_has_little():

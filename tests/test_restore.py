@@ -20,7 +20,6 @@ from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.evaluation import restoration
 from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, psnr_y, ssim_y
 from imagen_nodes.foreign import describe
-from imagen_nodes.images import with_noise_map
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.residual_unet import ResidualUNet
 from imagen_nodes.noise_level import noise_level
@@ -532,7 +531,7 @@ def test_a_denoiser_from_pictures_to_a_file(place, capsys, noise_map):
             assert bool((seen < 0).any()) == ("--unclipped" in words)
             if noise_map:
                 level = 25 / 255 if "--told" in words else noise_level(seen[0])
-                seen = with_noise_map(seen, torch.tensor([level]))
+                seen = torch.cat([seen, torch.full_like(seen[:, :1], level)], 1)
             with torch.inference_mode():
                 y = best.network(seen).clamp(0, 1).mul(255).round().div(255)
             figures.append(float(psnr_rgb(y * 2 - 1, x * 2 - 1, 0)))

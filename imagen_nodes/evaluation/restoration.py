@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..folders import files
 from ..networks.architecture import Pictures
 from ..networks.squeezenet import SMALLEST
-from ..noise_level import noise_level
+from ..noise_level import with_noise_map
 from .compare import SUFFIXES, read_picture
 from .paired import WINDOW, lpips_network, psnr_rgb, psnr_y, ssim_y
 
@@ -95,9 +95,7 @@ def by_network(
     def restore(seen: Tensor) -> Tensor:
         grey = needs.channels == 1  # one picture a channel
         x = (seen.transpose(0, 1) if grey else seen).cpu()
-        if needs.noise_map:
-            levels = [noise_level(y) if noise is None else noise for y in x]
-            x = images.with_noise_map(x, torch.tensor(levels))
+        x = with_noise_map(x, noise) if needs.noise_map else x
         y = tiles.run(call, x, scale=needs.scale, sizes=needs.sizes, tiling=needs.tiling)
         return (y.transpose(0, 1) if grey else y).to(seen)
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ...checkpoint import Measurement
 from ...evaluation import restoration
-from ...images import luma, with_noise_map
+from ...images import luma
 from ...networks.architecture import Architecture
 from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
@@ -224,7 +224,7 @@ class Restore(Task):
             return self.degradation.apply(clean, self.scale, random)
         assert isinstance(self.degradation, Noise)
         seen, sigma = self.degradation.told(clean, self.scale, random)
-        return with_noise_map(seen, sigma)
+        return torch.cat([seen, sigma.view(-1, 1, 1, 1).expand_as(seen[:, :1])], 1)
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         if self.pixel == "l1":

@@ -318,13 +318,14 @@ def place(tmp_path, monkeypatch):
     torch.set_num_threads(before)
 
 
-NARROW = {"task.read": 40, "task.discriminator.depth": 1, "task.generator.width": 4}
-RESOLUTION, WINDOW = {"task.generator.resolution": 32}, {"task.window": 32}
+NARROW = {"task.read": 40, "task.discriminator.depth": 1}
+RESOLUTION = {"task.generator.resolution": 32, "task.generator.width": 4}
+WINDOW = {"task.window": 32}
 SMALL = {
     "facades": {"task.generator.depth": 3, **RESOLUTION},
     "facades-hd": {"task.generator.blocks": 1, **RESOLUTION},
-    "monet": {"task.generator.blocks": 1, **WINDOW},
-    "monet-cycle": {"task.generator.blocks": 1, **WINDOW},
+    "monet": {"task.generator.widths": "[8,8,8]", "task.generator.middle": 1, **WINDOW},
+    "monet-cycle": {"task.generator.blocks": 1, "task.generator.width": 4, **WINDOW},
 }
 
 

@@ -128,7 +128,14 @@ X2, X4 = {"generator": {"scale": 2}}, {"generator": {"scale": 4}}
 SAME_SIZE = {"generator": {"kind": "residual-unet", "noise_map": True}}
 FROM_WEB = {"degradation": {"kind": "photo"}}
 NOISY = {
-    "degradation": {"kind": "noise", "jpeg": 0.25, "grey": 0.1, "clipped": 0.7},
+    "degradation": {
+        "kind": "noise",
+        "jpeg": 0.3,
+        "noisy": 0.5,
+        "quality": (10, 95),
+        "grey": 0.1,
+        "clipped": 0.7,
+    },
     "tinted": 0.3,
     "halved": 0.25,
     "grey": 0.1,

@@ -8,7 +8,6 @@ only then reads data. Nothing in a file is ever executed.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from .errors import CheckpointError
-from .files import file_atomically
+from .files import write_atomically
 from .folders import ABOUT_PICKLES, PICKLES
 from .spec import Spec, problems
 
@@ -246,14 +245,10 @@ def recard(path: Path, card: Card) -> None:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], card: Card) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+    from safetensors.torch import save
 
-    with file_atomically(path) as temporary:
-        try:
-            save_file(tensors, temporary, _metadata(card))
-        except SafetensorError as error:  # its own words for the system's
-            raise OSError(errno.EIO, str(error)) from error
+    # Not its save_file, which has a temporary file of its own: a killed process leaves that behind.
+    write_atomically(path, save(tensors, _metadata(card)))
 
 
 def _metadata(card: Card) -> dict[str, str]:

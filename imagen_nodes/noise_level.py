@@ -52,13 +52,13 @@ def noise_level(picture: Tensor) -> float:
     return sigma
 
 
-def with_noise_map(pictures: Tensor, noise: float | None) -> Tensor:
-    """``[b c h w]`` with one channel more: the noise's deviation, in the pictures' values; none:
-    what :func:`noise_level` finds in each."""
-    b, _, h, w = pictures.shape
-    levels = [noise_level(picture) if noise is None else noise for picture in pictures]
-    maps = pictures.new_tensor(levels).view(b, 1, 1, 1).expand(b, 1, h, w)
-    return torch.cat([pictures, maps], 1)
+def with_noise_map(pictures: Tensor, noise: Tensor | float | None) -> Tensor:
+    """``[b c h w]`` with one channel more: the noise's deviation, in the pictures' values, of all
+    or ``[b]``; none: what :func:`noise_level` finds in each."""
+    if noise is None:
+        noise = torch.tensor([noise_level(picture) for picture in pictures])
+    levels = torch.as_tensor(noise).to(pictures).view(-1, 1, 1, 1)
+    return torch.cat([pictures, levels.expand_as(pictures[:, :1])], 1)
 
 
 def _smallest(patches: Tensor) -> float:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # Decodes the pictures at a path to a height and width, and a number of channels.
 Opener = Callable[[Path, tuple[int, int], int], "Pictures"]
-# What makes the pictures that a network restores; or noise of a deviation, in steps of 1/255.
+# What makes the pictures that a network restores; or noise of a deviation, in steps of 1/255, which
+# is clipped or not.
 DegradationOf = Callable[["Model", float | None, bool], "Degrade"]
 
 

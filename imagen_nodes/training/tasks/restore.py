@@ -23,6 +23,7 @@ from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
 from ...networks.residual_unet import ResidualUNet
 from ...networks.unet_discriminator import UNetDiscriminator
+from ...noise_level import with_noise_map
 from ...spec import by_kind
 from ..data.dataset import Dataset
 from ..degradation import Degradation, Noise, Probability, Shrink, seeded
@@ -224,7 +225,7 @@ class Restore(Task):
             return self.degradation.apply(clean, self.scale, random)
         assert isinstance(self.degradation, Noise)
         seen, sigma = self.degradation.told(clean, self.scale, random)
-        return torch.cat([seen, sigma.view(-1, 1, 1, 1).expand_as(seen[:, :1])], 1)
+        return with_noise_map(seen, sigma)
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         if self.pixel == "l1":

@@ -21,15 +21,13 @@ from . import colour, images, tiles
 from .checkpoint import Model, Running
 from .errors import CheckpointError, DataError, UsageError
 from .graph.host import Host
-from .networks.adain import STRIDE, AdaIN, AdaINNetwork, Moments, mixed, moments
+from .networks.adain import STRIDE, Moments, StyleArchitecture, StyleNetwork, mixed, moments
 from .super_resolution import refuse_broken, reporting
 from .tiles import Progress, Tiling
 
 Colours = Literal["style", "matched", "luminance"]
-# Positions of the features that encoder and decoder each see around one: 30 px, rounded up.
-AROUND = 4
-# Px of a tile's side, where the feature maps of the picture's size have so many channels at most,
-# and where they have more.
+# Px of a tile's side, where a pixel has so many values in the largest feature map at most, and where
+# it has more.
 NARROW, TILE, SMALL_TILE = 32, 1024, 512
 # Channels whose moments are taken at a time.
 CHANNELS = 32
@@ -69,7 +67,7 @@ def transfer(
             few, or memory runs out.
         UsageError: no weight is above 0.
     """
-    if not isinstance(model.architecture, AdaIN):
+    if not isinstance(model.architecture, StyleArchitecture):
         raise CheckpointError(
             f"{model.name} holds a {model.card.architecture['kind']} for {model.card.task}, which "
             "does not transfer styles: load a network for style transfer (adain)"
@@ -83,8 +81,8 @@ def transfer(
         return image.expand(-1, -1, -1, 3) if c == 1 else image
     result = tiles.empty(b, h, w, max(c, 3)) if b > 1 or c == 4 else None
     with host.running(model) as running:
-        assert isinstance(running.network, AdaINNetwork)
-        work = _Work(host, running, running.network, _tile(model.architecture), strength)
+        assert isinstance(running.network, StyleNetwork)
+        work = _Work(host, running, running.network, _tiling(model.architecture), strength)
         encodings = len(chosen) * (1 if colours == "style" else b)
         work.phases = encodings + b * (2 if strength == 1 else 3)
         common = work.style(chosen) if colours == "style" else None
@@ -132,8 +130,8 @@ class _Work:
 
     host: Host
     running: Running
-    network: AdaINNetwork
-    tile: int
+    network: StyleNetwork
+    tiling: Tiling
     strength: float
     phases: int = 1
     """Encodings and decodings in all."""
@@ -173,13 +171,12 @@ class _Work:
 
     def _tiled(self, x: Tensor, call: Callable[[Tensor], Tensor], scale: int) -> Tensor:
         """``call`` on windows of positions of the features, each STRIDE px."""
-        tiling = Tiling(tile=self.tile // STRIDE, overlap=2 * AROUND, blend=0)
         with self._reporting() as progress:
             return tiles.run(
                 lambda part: call(part.to(self.running.device)),
                 x,
                 scale=scale,
-                tiling=tiling,
+                tiling=self.tiling,
                 progress=progress,
             )
 
@@ -194,9 +191,11 @@ def _moments(features: Tensor) -> Moments:
     return Moments(*(torch.cat(values, 1) for values in zip(*parts, strict=True)))
 
 
-def _tile(architecture: AdaIN) -> int:
-    widest = max(architecture.widths[0], architecture.decoder_widths[0])
-    return TILE if widest <= NARROW else SMALL_TILE
+def _tiling(architecture: StyleArchitecture) -> Tiling:
+    """In positions of the features."""
+    tile = TILE if architecture.width <= NARROW else SMALL_TILE
+    around = -(-architecture.reach // STRIDE)
+    return Tiling(tile=tile // STRIDE, overlap=2 * around, blend=0)
 
 
 def _clamped(image: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from .patch import PatchDiscriminator
 from .patch_heads import PatchHeads
 from .progan import ProGANDiscriminator, ProGANGenerator
 from .r3gan import R3GANDiscriminator, R3GANGenerator
+from .residual_adain import ResidualAdaIN
 from .residual_unet import ResidualUNet
 from .resnet_generator import ResNetGenerator
 from .sngan import SNGANDiscriminator, SNGANGenerator
@@ -58,6 +59,7 @@ AnyArchitecture = Annotated[
     | GatedInpainting
     | ResidualUNet
     | AdaIN
+    | ResidualAdaIN
     | VGGFeatures
     | UNetGenerator
     | ResNetGenerator

@@ -11,6 +11,7 @@ Adaptive Instance Normalization", 2017, equations 8 to 11, 14 (strength) and 15 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
@@ -29,12 +30,31 @@ EPS = 1e-5
 # He's, for rectifiers; deviation of a new kernel's weights around its middle; the last
 # convolution's first weights, over the others'.
 GAIN, AROUND, LAST = math.sqrt(2), 0.02, 0.05
-# Px of a picture to a position of the features. Encoder and decoder each see 30 px around it: 8 +
-# 4 * 4 + 2 * 2 + 2 * 1, a position at each size for each convolution there.
+# Px of a picture to a position of the features.
 STRIDE = 8
+# Of VGG-19 as far as relu4_1, and of what mirrors it, px: a position at each size for each
+# convolution there.
+REACH = 8 + 4 * 4 + 2 * 2 + 2 * 1
 
 
-class AdaIN(Architecture):
+class StyleArchitecture(Architecture):
+    """Content and style to a stylised picture."""
+
+    @property
+    @abstractmethod
+    def reach(self) -> int:
+        """How far encoder and decoder each see around a position of the features, px at most."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Values that the largest map has for each pixel."""
+
+    @abstractmethod
+    def build(self) -> StyleNetwork: ...
+
+
+class AdaIN(StyleArchitecture):
     """Content and style to a stylised picture."""
 
     kind: Literal["adain"] = "adain"
@@ -47,6 +67,14 @@ class AdaIN(Architecture):
     """Of the decoder's rectifiers below 0. 0: ReLU, as the authors' has; units that are never
     active learn nothing then, and a narrow decoder has none to spare."""
 
+    @property
+    def reach(self) -> int:
+        return REACH
+
+    @property
+    def width(self) -> int:
+        return max(self.widths[0], self.decoder_widths[0])
+
     def build(self) -> AdaINNetwork:
         return AdaINNetwork(self)
 
@@ -58,13 +86,32 @@ class Moments(NamedTuple):
     deviation: Tensor
 
 
-class AdaINNetwork(Network):
+class StyleNetwork(Network):
     """Content and style ``[b 3 h w]`` in 0..1, each of sides that are multiples of 8 from 16 px ->
     the content in that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = Sizes(multiple=STRIDE, minimum=2 * STRIDE)
+
+    def forward(self, content: Tensor, style: Tensor) -> Tensor:
+        return self.decode(adapted(self.encode(content), moments(self.encode(style))))
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """``[b 3 h w]`` in 0..1 -> features ``[b c h/8 w/8]``, as relu4_1."""
+
+    @abstractmethod
+    def decode(self, features: Tensor) -> Tensor:
+        """Features ``[b c h w]`` -> ``[b 3 8h 8w]``, about 0..1."""
+
+
+class AdaINNetwork(StyleNetwork):
+    """With VGG-19's encoder, which is not trained."""
+
     def __init__(self, architecture: AdaIN) -> None:
         super().__init__()
-        a, self.sizes = architecture, Sizes(multiple=STRIDE, minimum=2 * STRIDE)
+        a = architecture
         self.encoder = VGGFeaturesNetwork(a.widths).requires_grad_(False)
         one, half, quarter = a.decoder_widths
         self.decoder = FusedSequential(
@@ -78,15 +125,10 @@ class AdaINNetwork(Network):
             reflecting(one, 3),
         )
 
-    def forward(self, content: Tensor, style: Tensor) -> Tensor:
-        return self.decode(adapted(self.encode(content), moments(self.encode(style))))
-
     def encode(self, images: Tensor) -> Tensor:
-        """``[b 3 h w]`` in 0..1 -> features ``[b c h/8 w/8]``, relu4_1."""
         return self.encoder(images)[-1]
 
     def decode(self, features: Tensor) -> Tensor:
-        """Features ``[b c h w]`` -> ``[b 3 8h 8w]``, about 0..1."""
         return self.decoder(features)
 
     @torch.no_grad()

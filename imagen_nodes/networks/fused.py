@@ -13,9 +13,9 @@ Names of tensors are those of torch's own modules.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -81,19 +81,42 @@ class FusedConvTranspose2d(nn.ConvTranspose2d):
         return run(x, weight, bias, *steps, "none", [], "")
 
 
+class OneSlopePReLU(nn.PReLU):
+    """A PReLU whose channels share one slope, in as many equal values as there are channels, so
+    that others read its files as those of any PReLU. A convolution and this are one pass, as with a
+    leaky ReLU; of one slope a channel oneDNN has none. Tensors that are loaded become their mean;
+    in training all get the same gradient, and stay equal."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.prelu(input, self.weight.mean(0, keepdim=True))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        name = f"{prefix}weight"
+        if name in state_dict:
+            given = state_dict[name]
+            state_dict[name] = given.mean(0, keepdim=True).expand_as(given).clone()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
 class FusedSequential(nn.Sequential):
     """As torch's, but that rectifiers are part of the :class:`FusedConv2d` before them."""
 
     def forward(self, input: Tensor) -> Tensor:
-        x, modules = input, deque(self)
+        x = input
+        for module, after in self.steps():
+            x = module(x, after) if isinstance(module, FusedConv2d) else module(x)
+        return x
+
+    def steps(self) -> Iterator[tuple[nn.Module, Activation]]:
+        """Its modules, without the rectifiers that are part of the convolutions before them, and
+        what follows each."""
+        modules = deque(self)
         while modules:
             module = modules.popleft()
-            if isinstance(module, FusedConv2d) and modules and (after := _rectifier(modules[0])):
-                x = module(x, after)
+            after = _rectifier(modules[0]) if modules and isinstance(module, FusedConv2d) else None
+            if after is not None:
                 modules.popleft()
-            else:
-                x = module(x)
-        return x
+            yield module, after or NONE
 
 
 def convolve(
@@ -145,9 +168,11 @@ def padded(x: Tensor, border: Sequence[int], mode: str) -> Tensor:
 
 
 def _rectifier(module: nn.Module) -> Activation | None:
-    """What a module does, if it is a rectifier."""
+    """What a module does, if it is a rectifier without anything to learn."""
     if isinstance(module, nn.ReLU):
         return RELU
+    if isinstance(module, OneSlopePReLU) and not torch.is_grad_enabled():
+        return leaky(float(module.weight[0]))
     return leaky(module.negative_slope) if isinstance(module, nn.LeakyReLU) else None
 
 

@@ -1,9 +1,9 @@
 """The residual U-Net: a restorer whose layers are mostly at small sizes, where they are cheap.
 
-    conv 3 -> w0; at each size: n residual blocks, conv 2x2 of stride 2 to the next;
-    at the smallest: m residual blocks; on the way back: conv 1x1, pixel shuffle (a transposed
-    convolution 2x2 of stride 2), plus the map of that size from before it was halved, n residual
-    blocks; conv w0 -> 3, plus the picture itself
+    pixel unshuffle, if any; conv 3 -> w0; at each size: n residual blocks, conv 2x2 of stride 2 to
+    the next; at the smallest: m residual blocks; on the way back: conv 1x1, pixel shuffle (a
+    transposed convolution 2x2 of stride 2), plus the map of that size from before it was halved, n
+    residual blocks; conv w0 -> 3, pixel shuffle, plus the picture itself
 
 A residual block is ``x + conv(relu(conv(x)))``; nothing has a bias, unless asked for. After Zhang
 et al., "Plug-and-Play Image Restoration with Deep Denoiser Prior" (DRUNet), 2021, section III,
@@ -56,6 +56,10 @@ class ResidualUNet(Architecture):
     """Residual blocks at each size but the smallest, on the way down and again on the way back."""
     middle: Annotated[int, Field(ge=1, le=32)] = 2
     """Residual blocks at the smallest size."""
+    unshuffle: Literal[1, 2, 4] = 1
+    """Side of the blocks of pixels that are one position of the largest map, with their values as
+    its channels: 2 is a quarter of the work at that size, where only few channels can be paid for.
+    A translator can do so; what has to keep each pixel's own noise out should not."""
     noise_map: bool = False
     """Whether it is told how strong the noise is, as one channel more."""
     bias: bool = False
@@ -69,16 +73,16 @@ class ResidualUNet(Architecture):
 
     @property
     def pictures(self) -> Pictures:
-        deepest = len(self.widths) - 1
-        # px: of a 3x3 convolution at size 1/s, s; of the halvings, up to a pixel of the next size.
-        outer = 4 * self.blocks * (2**deepest - 1)
-        inner = 2 * self.middle * 2**deepest
+        multiple = 2 ** (len(self.widths) - 1)
+        # Positions: of a 3x3 convolution at size 1/s, s; of the halvings, up to one of the next
+        # size.
+        outer, inner = 4 * self.blocks * (multiple - 1), 2 * self.middle * multiple
         return Pictures(
             channels=self.channels,
             outputs=self.channels,
             noise_map=self.noise_map,
-            sizes=Sizes(multiple=2**deepest),
-            reach=2 + outer + inner + 2**deepest,
+            sizes=Sizes(multiple=multiple * self.unshuffle),
+            reach=(2 + outer + inner + multiple) * self.unshuffle,
             tile=TILE,
         )
 
@@ -88,7 +92,7 @@ class ResidualUNet(Architecture):
 
 class ResidualUNetNetwork(Network):
     """``[b channels h w]`` in 0..1 -> the same, not clamped; h and w are multiples of
-    ``2**(len(widths) - 1)``. With a noise map the noise's deviation, in the same values, is the
+    ``unshuffle * 2**(len(widths) - 1)``. With a noise map the noise's deviation, in the same values, is the
     last channel of what it takes."""
 
     def __init__(self, architecture: ResidualUNet) -> None:
@@ -96,29 +100,29 @@ class ResidualUNetNetwork(Network):
         a = architecture
 
         def blocks(width: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*(_Block(width, a.bias) for _ in range(count)))
+            return nn.Sequential(*(ResidualBlock(width, a.bias) for _ in range(count)))
 
-        outer, steps = a.widths[:-1], list(pairwise(a.widths))
-        self.channels = a.channels
-        self.first = _conv(a.channels + a.noise_map, a.widths[0], a.bias)
+        outer, steps, block = a.widths[:-1], list(pairwise(a.widths)), a.unshuffle**2
+        self.channels, self.unshuffle = a.channels, a.unshuffle
+        self.first = conv3x3((a.channels + a.noise_map) * block, a.widths[0], a.bias)
         self.encoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
         self.halvings = nn.ModuleList(FusedConv2d(w, v, 2, 2, bias=a.bias) for w, v in steps)
         self.middle = blocks(a.widths[-1], a.middle)
         self.doublings = nn.ModuleList(FusedConv2d(v, 4 * w, 1, bias=a.bias) for w, v in steps)
         self.decoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
-        self.last = _conv(a.widths[0], a.channels, a.bias)
+        self.last = conv3x3(a.widths[0], a.channels * block, a.bias)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What contrastive learning compares: the pixels, what each size's blocks make of them, and
         the smallest size's first block."""
-        found, x = [images], self.first(images)
+        found, x = [images], self._first(images)
         for encoder, halving in zip(self.encoders, self.halvings, strict=True):
             found.append(encoder(x))
             x = halving(found[-1])
         return [*found, self.middle[0](x)]
 
     def forward(self, images: Tensor) -> Tensor:
-        x, maps = self.first(images), list[Tensor]()
+        x, maps = self._first(images), list[Tensor]()
         for encoder, halving in zip(self.encoders, self.halvings, strict=True):
             x = encoder(x)
             maps.append(x)
@@ -127,34 +131,50 @@ class ResidualUNetNetwork(Network):
         back = zip(reversed(self.doublings), reversed(self.decoders), strict=True)
         for doubling, decoder in back:
             x = decoder(F.pixel_shuffle(doubling(x), 2) + maps.pop())
-        return images[:, : self.channels] + self.last(x)
+        change = self.last(x)
+        if self.unshuffle > 1:
+            change = F.pixel_shuffle(change, self.unshuffle)
+        return images[:, : self.channels] + change
+
+    def _first(self, images: Tensor) -> Tensor:
+        """The largest map."""
+        if self.unshuffle > 1:
+            images = F.pixel_unshuffle(images, self.unshuffle)
+        return self.first(images)
 
     @torch.no_grad()
     def initialise(self, random: Generator) -> None:
         """He's, for rectifiers, a tenth of it where a residual block ends; 0 where the network
         does, so that it begins by giving the picture back; biases 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                inputs = module.weight[0].numel()
-                nn.init.normal_(module.weight, 0.0, math.sqrt(2 / inputs), generator=random)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for block in self.modules():
-            if isinstance(block, _Block):
-                block.second.weight *= LAST
+        initialise_residual(self, random)
         nn.init.zeros_(self.last.weight)
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
     """``x + conv(relu(conv(x)))``, ``[b c h w]``; ``x`` may be overwritten."""
 
     def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
-        self.first, self.second = (_conv(width, width, bias) for _ in range(2))
+        self.first, self.second = (conv3x3(width, width, bias) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x, RELU), onto=x)
 
 
-def _conv(inputs: int, outputs: int, bias: bool) -> FusedConv2d:
+def conv3x3(inputs: int, outputs: int, bias: bool) -> FusedConv2d:
+    """``[b inputs h w] -> [b outputs h w]``, borders of zeros."""
     return FusedConv2d(inputs, outputs, 3, 1, 1, bias=bias)
+
+
+@torch.no_grad()
+def initialise_residual(network: nn.Module, random: Generator) -> None:
+    """He's, for rectifiers, a tenth of it where a residual block ends; biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            inputs = module.weight[0].numel()
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2 / inputs), generator=random)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for block in network.modules():
+        if isinstance(block, ResidualBlock):
+            block.second.weight *= LAST

@@ -210,7 +210,14 @@ def _style(
 
 
 # Pairs: a U-Net, and pix2pixHD's way: a ResNet, discriminators at two scales, feature matching.
-SLIM_UNET = {"kind": "unet-generator", "width": 32, "width_max": 96, "norm": "instance"}
+MAPPER = {
+    "kind": "residual-unet",
+    "widths": [64, 96, 128, 128],
+    "blocks": 1,
+    "middle": 2,
+    "unshuffle": 2,
+    "bias": True,
+}
 SLIM_RESNET = {"kind": "resnet-generator", "width": 24, "blocks": 6, "up": "nearest"}
 SLIM_PATCH = {"width": 32, "norm": "instance"}
 TWO_SCALES = {**SLIM_PATCH, "scales": 2}
@@ -234,7 +241,7 @@ FAST = {
 # fmt: off
 TRANSLATE_ROWS: tuple[tuple[Any, ...], ...] = (
     # name           task        network      judge       loss   read  more                             kimg
-    ("facades",      "translate", SLIM_UNET,   SLIM_PATCH, "bce", 286, {"input": "right"},              80),
+    ("facades",      "translate", MAPPER,      SLIM_PATCH, "bce", 286, {"input": "right"},              80),
     ("facades-hd",   "translate", SLIM_RESNET, TWO_SCALES, "mse", 286, {"input": "right", **MATCHED},   80),
     ("monet",        "cut",       PAINTER,     SLIM_PATCH, "mse", 256, {"source": "second", "window": 128, **FAST}, 200),
     ("monet-cycle",  "cyclegan",  SLIM_RESNET, SLIM_PATCH, "mse", 256, {"source": "second", "window": 128}, 200),

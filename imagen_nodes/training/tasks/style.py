@@ -14,12 +14,14 @@ from typing import Annotated, Literal, NamedTuple, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from ...checkpoint import Measurement
 from ...images import to_network
-from ...networks.adain import AdaIN, AdaINNetwork, adapted, moments
+from ...networks.adain import AdaIN, StyleNetwork, adapted, moments
 from ...networks.architecture import Architecture
 from ...networks.patch import PatchDiscriminator
+from ...networks.residual_adain import ResidualAdaIN
 from ...networks.vgg import PRUNED
 from ..data.dataset import Dataset
 from ..losses import LOSSES, LossName
@@ -45,13 +47,23 @@ class Pairs(NamedTuple):
     style: Tensor
 
 
+class Made(NamedTuple):
+    """What a step's generator made of contents and styles."""
+
+    own: Tensor
+    """Its features of both, one after the other."""
+    result: Tensor
+    """In 0..1 or so, float32."""
+
+
 class Style(Task):
     """Train a network to draw any picture in the style of any other."""
 
     kind: Literal["style"] = "style"
     """Names this task in files."""
-    generator: AdaIN = AdaIN()
-    """Content and style to the result. Its encoder is not trained: it is the one that ships."""
+    generator: Annotated[AdaIN | ResidualAdaIN, Field(discriminator="kind")] = AdaIN()
+    """Content and style to the result. AdaIN's encoder is not trained: it is the one that ships.
+    The residual one's is, to give the same features."""
     size: Annotated[int, Field(ge=64, le=4096)] = 256
     """Side of the pictures, px."""
     patch: Annotated[int, Field(ge=64, le=4096, multiple_of=8)] = 192
@@ -62,6 +74,9 @@ class Style(Task):
     warmup_kimg: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
     """Thousands of images at first, of both kinds, that the network only learns to give back (mean
     squared difference): else it stays for long with one texture for all styles; 0: none."""
+    encoder_weight: Weight = 1.0
+    """Of the mean squared distance of the features that a trained encoder gives from VGG-19's
+    (relu4_1), of both pictures."""
     content_weight: Weight = 1.0
     """Of the distance of the result's features from those that were decoded (relu4_1)."""
     style_weight: Weight = 5.0
@@ -84,10 +99,16 @@ class Style(Task):
     def _sizes_fit(self) -> Self:
         if self.patch > self.size:
             raise ValueError(f"patch: {self.patch} px of pictures of {self.size}; at most as large")
-        if self.generator.widths != PRUNED[:4]:
+        g = self.generator
+        if isinstance(g, AdaIN) and g.widths != PRUNED[:4]:
             raise ValueError(
-                f"generator.widths: {self.generator.widths}, but the encoder that ships has "
-                f"{PRUNED[:4]}; a decoder for another one can be imported, not trained"
+                f"generator.widths: {g.widths}, but the encoder that ships has {PRUNED[:4]}; a "
+                "decoder for another one can be imported, not trained"
+            )
+        if isinstance(g, ResidualAdaIN) and g.widths[-1] != PRUNED[CONTENT]:
+            raise ValueError(
+                f"generator.widths: {g.widths}; the last is {PRUNED[CONTENT]}, as many as the "
+                "features have that it learns to give"
             )
         return self
 
@@ -123,20 +144,20 @@ class Style(Task):
 
     @property
     def summary(self) -> str:
-        return "decoder of adaptive instance normalisation, which draws pictures in others' style"
+        return f"{self.generator.kind} that draws pictures in others' style"
 
     @property
     def row(self) -> tuple[object, object, object, str, str]:
         terms = ["identity"] * bool(self.identity_weight) + [self.loss] * bool(self.discriminator)
-        return self.patch, self.generator.decoder_widths[0], "-", "content,style", ",".join(terms)
+        return self.patch, self.generator.width, "-", "content,style", ",".join(terms)
 
     @property
     def value_range(self) -> tuple[float, float]:
         return 0.0, 1.0
 
     def pretrained(self, network: str) -> dict[str, Tensor]:
-        """The encoder's."""
-        if network != "generator":
+        """The encoder's, where it is VGG-19's."""
+        if network != "generator" or not isinstance(self.generator, AdaIN):
             return {}
         wanted = self.generator.build().encoder.state_dict()
         tensors = features_network(torch.device("cpu")).state_dict()
@@ -146,29 +167,52 @@ class Style(Task):
         self, networks: dict[str, nn.Module], batch: Batch, moment: Moment
     ) -> Iterator[Update]:
         generator, discriminator = networks["generator"], networks.get("discriminator")
-        assert isinstance(generator, AdaINNetwork)
+        assert isinstance(generator, StyleNetwork)
         pairs = self._patches(batch, moment.random)
-        if moment.nimg < self.warmup_kimg * 1000:
-            yield Update("generator", {"identity": _identity(generator, torch.cat(pairs))})
-            return
+        features = features_network(pairs.content.device)
         with torch.no_grad(), torch.autocast(pairs.content.device.type, enabled=False):
-            wanted = features_network(pairs.content.device)(pairs.style, self._layers)
-            # Its relu4_1 is what the generator's own encoder, whose weights these are, would give.
-            target = adapted(generator.encode(pairs.content), moments(wanted[CONTENT]))
-        result = None
+            content = features(pairs.content, CONTENT + 1)[CONTENT]
+            style = features(pairs.style, self._layers)
+            target = adapted(content, moments(style[CONTENT]))
+        both, of_both = torch.cat(pairs), torch.cat([content, style[CONTENT]])
+        if moment.nimg < self.warmup_kimg * 1000:
+            own = self._encoded(generator, both, of_both)
+            losses = {"identity": _identity(generator, own, both)}
+            yield Update("generator", losses | self._taught(own, of_both))
+            return
+        made = None
         if discriminator is not None:
-            result = generator.decode(target).float() if moment.graphs else None
+            made = self._made(generator, both, of_both) if moment.graphs else None
             with torch.no_grad():
-                fake = generator.decode(target).float() if result is None else result.detach()
+                seen = self._made(generator, both, of_both) if made is None else made
+            fake = seen.result.detach()
             yield judged(self.loss, *(logits(discriminator, x) for x in (pairs.style, fake)))
-        if result is None:
-            result = generator.decode(target).float()
-        losses = self._distances(result, target, wanted)
+        if made is None:
+            made = self._made(generator, both, of_both)
+        losses = self._distances(made.result, target, style) | self._taught(made.own, of_both)
         if self.identity_weight:
-            losses["identity"] = _identity(generator, pairs.content) * self.identity_weight
+            own = made.own[: len(content)]
+            losses["identity"] = _identity(generator, own, pairs.content) * self.identity_weight
         if discriminator is not None:
-            losses["generator"] = self._persuading(discriminator, pairs.style, result)
+            losses["generator"] = self._persuading(discriminator, pairs.style, made.result)
         yield Update("generator", losses)
+
+    def _made(self, generator: StyleNetwork, both: Tensor, of_both: Tensor) -> Made:
+        """Of contents and styles, one after the other, and their features."""
+        own = self._encoded(generator, both, of_both)
+        content, style = own.chunk(2)
+        return Made(own, generator.decode(adapted(content, moments(style))).float())
+
+    def _encoded(self, generator: StyleNetwork, images: Tensor, features: Tensor) -> Tensor:
+        """What the generator's encoder gives; AdaIN's has the weights of the losses' network, whose
+        ``features`` are there."""
+        return features if isinstance(self.generator, AdaIN) else generator.encode(images).float()
+
+    def _taught(self, own: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """The distance of an encoder that is trained."""
+        if isinstance(self.generator, AdaIN) or not self.encoder_weight:
+            return {}
+        return {"encoder": F.mse_loss(own, features) * self.encoder_weight}
 
     def _distances(self, result: Tensor, target: Tensor, style: list[Tensor]) -> dict[str, Tensor]:
         """Content, style (``style``: the features of its pictures) and total variation of the
@@ -262,8 +306,6 @@ def distances(
     )
 
 
-def _identity(generator: AdaINNetwork, images: Tensor) -> Tensor:
+def _identity(generator: StyleNetwork, features: Tensor, images: Tensor) -> Tensor:
     """Of ``[b 3 h w]`` and what is decoded of their own features."""
-    with torch.no_grad():
-        features = generator.encode(images)
-    return (generator.decode(features).float() - images).square().mean()
+    return F.mse_loss(generator.decode(features).float(), images)

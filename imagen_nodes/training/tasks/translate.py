@@ -20,6 +20,7 @@ from ...evaluation import translation
 from ...images import from_network, to_network
 from ...networks.architecture import Architecture
 from ...networks.patch import PatchDiscriminator
+from ...networks.residual_unet import ResidualUNet
 from ...networks.resnet_generator import ResNetGenerator
 from ...networks.unet_generator import UNetGenerator
 from ...tiles import Sizes
@@ -30,6 +31,8 @@ from ..task import Batch, Measure, Moment, Task, Update, Wanted
 from ..windows import windows
 from .pictures import MEASURED, Weight, check_game, lpips, with_judge
 
+# Side of a step's windows where neither recipe nor generator has one, px.
+WINDOW = 256
 # Triples of input, result and target in a preview.
 SHOWN = 12
 # Pairs that are measured at a time.
@@ -41,9 +44,9 @@ class Translate(Task):
 
     kind: Literal["translate"] = "translate"
     """Names this task in files."""
-    generator: Annotated[UNetGenerator | ResNetGenerator, Field(discriminator="kind")] = (
-        UNetGenerator()
-    )
+    generator: Annotated[
+        UNetGenerator | ResNetGenerator | ResidualUNet, Field(discriminator="kind")
+    ] = UNetGenerator()
     """Pictures to pictures."""
     discriminator: PatchDiscriminator | None = PatchDiscriminator(channels=6)
     """Judges input and result together against input and target; none: null."""
@@ -51,8 +54,10 @@ class Translate(Task):
     """Where the input is in a picture that holds both side by side; the target is on the other
     side."""
     read: Annotated[int, Field(ge=16, le=8192)] = 286
-    """Side at which pictures are read, px. A window of ``generator.resolution`` of it at a random
-    place is trained on; the same: the whole."""
+    """Side at which pictures are read, px."""
+    window: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """Side of the window of a picture that a step sees, px, at a random place; null: the
+    generator's resolution, or 256 where it has none."""
     loss: LossName = "bce"
     """Of the game between the two, at every logit."""
     adversarial_weight: Weight = 1.0
@@ -67,14 +72,18 @@ class Translate(Task):
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         g = self.generator
-        check_window(g.pictures.sizes, self.read, g.resolution, "generator.resolution")
-        if g.channels not in (1, 3) or g.channels != g.outputs:
+        name = "window" if self.window or isinstance(g, ResidualUNet) else "generator.resolution"
+        check_window(g.pictures.sizes, self.read, self.side, name)
+        outputs = g.pictures.outputs
+        if g.channels not in (1, 3) or g.channels != outputs:
             raise ValueError(
-                f"generator.channels is {g.channels}, generator.outputs {g.outputs}: input and "
+                f"generator.channels is {g.channels}, generator.outputs {outputs}: input and "
                 "target have as many, 1 or 3"
             )
-        if self.perceptual_weight and (g.outputs != 3 or g.resolution < 32):
-            raise ValueError("perceptual_weight: needs RGB and a resolution of 32 px or more")
+        if g.pictures.noise_map:
+            raise ValueError("generator.noise_map: takes false; here there is no noise")
+        if self.perceptual_weight and (outputs != 3 or self.side < 32):
+            raise ValueError("perceptual_weight: needs RGB and a window of 32 px or more")
         if self.discriminator is None and not self.l1_weight and not self.perceptual_weight:
             raise ValueError("l1_weight: without it and a discriminator there is nothing to learn")
         return self
@@ -89,13 +98,20 @@ class Translate(Task):
                     "feature_weight: compares what a discriminator sees; there is none"
                 )
             return self
-        both = self.generator.channels + self.generator.outputs
+        both = 2 * self.generator.channels
         if d.channels != both:
             raise ValueError(
                 f"discriminator.channels is {d.channels}; it sees input and result together, {both}"
             )
-        check_discriminator(d, self.generator.resolution)
+        check_discriminator(d, self.side)
         return self
+
+    @property
+    def side(self) -> int:
+        """Of the windows that a step sees, px."""
+        if self.window is not None:
+            return self.window
+        return WINDOW if isinstance(self.generator, ResidualUNet) else self.generator.resolution
 
     @property
     def architectures(self) -> dict[str, Architecture]:
@@ -123,7 +139,7 @@ class Translate(Task):
         terms += ["lpips"] * bool(self.perceptual_weight)
         g = self.generator
         return (
-            g.resolution,
+            self.side,
             g.width,
             "-",
             self.loss if self.discriminator else "l1",
@@ -134,18 +150,20 @@ class Translate(Task):
         self, networks: dict[str, nn.Module], batch: Batch, moment: Moment
     ) -> Iterator[Update]:
         generator, random = networks["generator"], moment.random
-        given, target = windows(self._sides(batch.images), self.generator.resolution, random)
+        given, target = windows(self._sides(batch.images), self.side, random)
+        # Of the residual U-Net nothing is dropped.
+        draws = () if isinstance(self.generator, ResidualUNet) else (random.uniform,)
         # The same values are dropped where the picture is made a second time.
         state = random.random.get_state()
         made = None
         if self.discriminator is not None:
-            made = generator(given, random.uniform).float() if moment.graphs else None
+            made = generator(given, *draws).float() if moment.graphs else None
             with torch.no_grad():
-                seen = generator(given, random.uniform).float() if made is None else made.detach()
+                seen = generator(given, *draws).float() if made is None else made.detach()
             yield self._judging(networks["discriminator"], given, target, seen)
         if made is None:
             random.random.set_state(state)
-            made = generator(given, random.uniform).float()
+            made = generator(given, *draws).float()
         losses = {"l1": F.l1_loss(made, target) * self.l1_weight} if self.l1_weight else {}
         if self.perceptual_weight:
             losses["lpips"] = lpips(made, target, moment.random) * self.perceptual_weight
@@ -194,24 +212,21 @@ class Translate(Task):
 
     def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:
         images = pictures.images[: min(count, SHOWN)]
-        given, target = windows(self._sides(images), self.generator.resolution, None)
+        given, target = windows(self._sides(images), self.side, None)
         return from_network(torch.cat([given, network(given).float(), target], 3))
 
     def measuring(
         self, dataset: Dataset, device: torch.device, samples: int, reference: int
     ) -> Measure | None:
         """Of ``reference`` pairs at most; ``samples`` are results of as many."""
-        if self.generator.outputs != 3 or self.generator.resolution < translation.SMALLEST:
+        if self.generator.channels != 3 or self.side < translation.SMALLEST:
             return None
         count = min(samples, reference, len(dataset.images), MEASURED)
         chosen = torch.linspace(0, len(dataset.images) - 1, count).long().split(BATCH)
 
         def measure(network: nn.Module) -> tuple[Measurement, ...]:
             pictures = (to_network(torch.from_numpy(dataset.images[i.numpy()])) for i in chosen)
-            pairs = (
-                windows(self._sides(x.to(device)), self.generator.resolution, None)
-                for x in pictures
-            )
+            pairs = (windows(self._sides(x.to(device)), self.side, None) for x in pictures)
             return translation.paired_figures(network, pairs, f"pairs of {dataset.name}")
 
         return measure

@@ -26,7 +26,7 @@ from .super_resolution import refuse_broken, reporting
 from .tiles import Progress, Tiling
 
 Colours = Literal["style", "matched", "luminance"]
-# Px of a tile's side, where a pixel has so many values in the largest feature map at most, and where
+# Px of a tile's side, where the largest feature map has so many values a pixel at most, and where
 # it has more.
 NARROW, TILE, SMALL_TILE = 32, 1024, 512
 # Channels whose moments are taken at a time.

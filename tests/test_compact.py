@@ -19,11 +19,13 @@ def network(**fields):
     built.initialise(torch.Generator().manual_seed(0))
     for i, tensor in enumerate(built.parameters()):  # no two slopes or biases alike
         tensor.data += 0.05 * torch.rand(tensor.shape, generator=torch.Generator().manual_seed(i))
+    built.load_state_dict(built.state_dict())
     return described, built.eval()
 
 
 @pytest.mark.parametrize("fields", [
     {}, {"scale": 2}, {"scale": 1}, {"scale": 3, "channels": 1}, {"width": 24, "depth": 5},
+    {"slopes": "layer"},
 ])  # fmt: skip
 def test_spandrel_reads_our_files_with_equal_results(fields, tmp_path):
     described, built = network(**fields)
@@ -73,6 +75,32 @@ def test_the_formula():
         torch.testing.assert_close(built(x), wanted)
 
 
+def test_one_slope_a_layer():
+    """What a file holds, with each layer's slopes at their mean; in training they stay one."""
+    _, given = network(slopes="channel")
+    _, built = network(slopes="layer")
+    state = {
+        name: value.mean().expand_as(value)
+        if value.ndim == 1 and name.endswith("weight")
+        else value
+        for name, value in given.state_dict().items()
+    }
+    given.load_state_dict(state)
+    x = noise(2, 3, 9, 10)
+    torch.testing.assert_close(built(x), given(x))
+    with torch.no_grad():
+        torch.testing.assert_close(built(x), given(x))
+    before = built.body[1].weight.detach().clone()
+    optimiser = torch.optim.Adam(built.parameters(), 0.01)
+    for _ in range(3):
+        optimiser.zero_grad()
+        built(x).square().mean().backward()
+        optimiser.step()
+    for module in built.body[1:-1:2]:
+        assert len(set(module.weight.tolist())) == 1
+    assert not torch.equal(built.body[1].weight, before)
+
+
 def test_a_new_one_repeats_pixels_nearly():
     built = Compact().build()
     built.initialise(torch.Generator().manual_seed(0))
@@ -102,15 +130,16 @@ def test_it_sees_as_far_as_it_says():
 
 @pytest.mark.parametrize("h", [1, 2, 3, 4, 5, 9, 31])
 @pytest.mark.parametrize("strip", [1, 100])
-def test_a_few_rows_at_a_time_give_the_whole(h, strip, monkeypatch):
-    _, built = network(depth=6)
+@pytest.mark.parametrize("slopes", ["channel", "layer"])
+def test_a_few_rows_at_a_time_give_the_whole(h, strip, slopes, monkeypatch):
+    _, built = network(depth=6, slopes=slopes)
     built.to(memory_format=torch.channels_last)
     x = noise(2, 3, h, 10)
     whole = built(x).detach()
     monkeypatch.setattr("imagen_nodes.networks.compact.STRIP", strip)
     with torch.inference_mode():
         found = built(x)
-    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, whole, rtol=1e-6, atol=1e-6)
 
 
 def test_large_pictures_go_in_rows(monkeypatch):

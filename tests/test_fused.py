@@ -26,6 +26,7 @@ from imagen_nodes.networks.fused import (
 )
 from imagen_nodes.networks.gated import GatedInpainting
 from imagen_nodes.networks.normalisation import spectral_norm
+from imagen_nodes.networks.residual_adain import ResidualAdaIN
 from imagen_nodes.networks.residual_unet import ResidualUNet
 from imagen_nodes.networks.resnet_generator import ResNetGenerator
 from imagen_nodes.networks.unet_generator import UNetGenerator
@@ -81,6 +82,7 @@ def drawn(network):
     """With weights of a size that keeps that of the maps."""
     for i, values in enumerate(network.parameters()):
         values.data = noise(*values.shape, seed=i) / values[0].numel() ** 0.5
+    network.load_state_dict(network.state_dict())
     return network.eval()
 
 
@@ -105,6 +107,21 @@ def test_onto_a_map(way):
         given = onto.bfloat16().contiguous(memory_format=order)
         with half():
             is_close(conv(x, onto=given), wanted)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("activation", [NONE, RELU])
+def test_by_a_map(way, activation):
+    conv, x, by = (
+        drawn(FusedConv2d(8, 8, 3, 1, 1)),
+        noise(1, 8, 10, 12),
+        noise(1, 8, 10, 12, seed=1),
+    )
+    wanted = PLAIN[activation](F.conv2d(x, conv.weight, conv.bias, padding=1) * by)
+    kept = by.clone()
+    with half():
+        is_close(convolve(conv, x, activation, by=by), wanted)
+    assert torch.equal(by, kept)
 
 
 @torch.inference_mode()
@@ -209,10 +226,13 @@ def test_rectifiers_in_a_sequence(way):
 
 NETWORKS = [
     Compact(width=16, depth=4, scale=2),
+    Compact(width=16, depth=4, scale=2, slopes="layer"),
     ResidualUNet(widths=(16, 24, 32)),
     ResidualUNet(widths=(16, 24, 32), noise_map=True, bias=True),
+    ResidualUNet(widths=(16, 24, 32), unshuffle=2),
     GatedInpainting(width=16),
     GatedInpainting(width=16, activation="leaky-relu"),
+    GatedInpainting(widths=(24, 16, 32), activation="relu"),
     ResNetGenerator(width=16, blocks=2, up="nearest"),
     ResNetGenerator(width=16, blocks=2, norm="none", down="blurred", up="blurred"),
     ResNetGenerator(width=16, blocks=2, norm="batch", enhancers=1),
@@ -254,8 +274,9 @@ def test_maps_that_are_kept_stay_what_they_are(way):
             is_close(one, other, 0.05)
 
 
-def test_style_transfer(way):
-    built = drawn(AdaIN().build())
+@pytest.mark.parametrize("described", [AdaIN(), ResidualAdaIN()])
+def test_style_transfer(way, described):
+    built = drawn(described.build())
     content, style = noise(2, 1, 3, 64, 64).sigmoid()
     wanted = built(content, style).detach()
     with torch.inference_mode(), half():

@@ -59,7 +59,7 @@ def box(h: int, w: int) -> Tensor:
 
 
 def plainly(
-    state: dict[str, Tensor], x: Tensor, unshuffle: int, dilations: list[int], leaks: bool
+    state: dict[str, Tensor], x: Tensor, unshuffle: int, dilations: list[int], slope: float | None
 ) -> Tensor:
     """A network of two levels as DeepFillv2's section 3.1 describes its layers, one after another:
     features and gates by convolutions of their own."""
@@ -70,8 +70,8 @@ def plainly(
         where = {"stride": stride, "padding": dilation, "dilation": dilation}
         features = F.conv2d(x, weight[:half], bias[:half], **where)
         gates = F.conv2d(x, weight[half:], bias[half:], **where)
-        activated = torch.where(features > 0, features, 0.2 * features)
-        return (activated if leaks else F.elu(features)) * torch.sigmoid(gates)
+        below = F.elu(features) if slope is None else slope * features
+        return torch.where(features > 0, features, below) * torch.sigmoid(gates)
 
     b, _, h, w = x.shape
     u = unshuffle
@@ -90,10 +90,13 @@ def plainly(
     return y.reshape(b, -1, h, w)
 
 
-@pytest.mark.parametrize("activation", ["elu", "leaky-relu"])
-def test_the_network_is_what_the_paper_describes(activation: str) -> None:
+@pytest.mark.parametrize("widths", [None, (24, 8, 16)])
+@pytest.mark.parametrize(("activation", "slope"), [("elu", None), ("leaky-relu", 0.2), ("relu", 0)])
+def test_the_network_is_what_the_paper_describes(
+    activation: str, slope: float | None, widths: tuple[int, ...] | None
+) -> None:
     dilations = [1, 2, 4]
-    fields = {"width": 8, "dilations": dilations, "activation": activation}
+    fields = {"width": 8, "widths": widths, "dilations": dilations, "activation": activation}
     architecture = GatedInpainting.model_validate(fields)
     network = architecture.build()
     network.initialise(torch.Generator().manual_seed(0))
@@ -102,7 +105,8 @@ def test_the_network_is_what_the_paper_describes(activation: str) -> None:
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=random)
     x = torch.cat([noise(2, 3, 24, 32) * 2 - 1, (noise(2, 1, 24, 32, seed=2) < 0.3).float()], 1)
-    wanted = plainly(network.state_dict(), x, 2, dilations, activation == "leaky-relu")
+    wanted = plainly(network.state_dict(), x, 2, dilations, slope)
+    assert len(network.first.conv.bias) == 2 * (24 if widths else 8)
     torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
     with torch.no_grad():  # as it is used
         torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)

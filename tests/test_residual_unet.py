@@ -32,25 +32,36 @@ def blocks(x, state, prefix, count):
     return x
 
 
-def shuffled(x):
+def shuffled(x, n=2):
+    """Pixel shuffle."""
     b, c, h, w = x.shape
-    return x.view(b, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w)
+    x = x.view(b, c // n**2, n, n, h, w).permute(0, 1, 4, 2, 5, 3)
+    return x.reshape(b, c // n**2, n * h, n * w)
 
 
+def blocked(x, n):
+    """Pixel unshuffle."""
+    b, c, h, w = x.shape
+    x = x.view(b, c, h // n, n, w // n, n).permute(0, 1, 3, 5, 2, 4)
+    return x.reshape(b, c * n**2, h // n, w // n)
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("noise_map", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_formula_and_its_gradient(channels, noise_map, bias):
+def test_the_formula_and_its_gradient(channels, noise_map, bias, unshuffle):
     described, built = network(
-        channels=channels, noise_map=noise_map, bias=bias, blocks=2, middle=3
+        channels=channels, noise_map=noise_map, bias=bias, unshuffle=unshuffle, blocks=2, middle=3
     )
     assert described.pictures.noise_map == noise_map
     state = dict(built.named_parameters())
     assert any(name.endswith("bias") for name in state) == bias
-    x = noise(2, channels + noise_map, 12, 20).double()
+    x = noise(2, channels + noise_map, 12 * unshuffle, 20 * unshuffle).double()
 
     def plain(x):
-        a = blocks(conv(x, state, "first", padding=1), state, "encoders.0", 2)
+        a = conv(blocked(x, unshuffle), state, "first", padding=1)
+        a = blocks(a, state, "encoders.0", 2)
         b = conv(a, state, "halvings.0", stride=2)
         b = blocks(b, state, "encoders.1", 2)
         c = conv(b, state, "halvings.1", stride=2)
@@ -62,17 +73,20 @@ def test_the_formula_and_its_gradient(channels, noise_map, bias):
         b = blocks(b, state, "decoders.1", 2)
         a = a + shuffled(conv(b, state, "doublings.0"))
         a = blocks(a, state, "decoders.0", 2)
-        return x[:, :channels] + conv(a, state, "last", padding=1)
+        return x[:, :channels] + shuffled(conv(a, state, "last", padding=1), unshuffle)
 
     wanted = plain(x)
     torch.testing.assert_close(built(x), wanted)
     parameters = list(built.parameters())
     found = torch.autograd.grad(built(x).square().sum(), parameters)
     torch.testing.assert_close(found, torch.autograd.grad(wanted.square().sum(), parameters))
-    assert described.pictures.sizes.multiple == 4
+    assert described.pictures.sizes.multiple == 4 * unshuffle
 
 
-@pytest.mark.parametrize("fields", [{}, {"widths": (8, 8), "blocks": 1, "middle": 2}])
+SHAPES = [{}, {"widths": (8, 8), "blocks": 1, "middle": 2}, {"widths": (8, 8), "unshuffle": 2}]
+
+
+@pytest.mark.parametrize("fields", SHAPES)
 def test_a_pixel_sees_no_further_than_it_says(fields):
     described, built = network(**fields)
     reach, step = described.pictures.reach, described.pictures.sizes.multiple

@@ -24,6 +24,7 @@ from imagen_nodes.training.tasks.style import Style, distances
 pytest.importorskip("rich")
 CPU = torch.device("cpu")
 NETWORK = {"kind": "adain", "decoder_widths": [8, 8, 8]}
+RESIDUAL = {"kind": "residual-adain", "widths": [8, 8], "decoder_widths": [8, 8, 8], "middle": 1}
 SMALL = {"generator": NETWORK, "size": 80, "patch": 64, "warmup_kimg": 0}
 JUDGE = {"kind": "patch-discriminator", "width": 8, "depth": 2, "norm": "none"}
 
@@ -141,8 +142,40 @@ def test_what_is_trained_on():
     assert all(p.grad is not None for p in generator.decoder.parameters())
 
 
-def test_at_first_pictures_are_given_back():
-    task = Style.model_validate(SMALL | {"warmup_kimg": 0.004, "patch": 80})
+def test_an_encoder_of_its_own_is_trained():
+    """By the distances from what AdaIN of VGG-19's features wants."""
+    fields = {"identity_weight": 5, "patch": 80, "generator": RESIDUAL}
+    task = Style.model_validate(SMALL | fields)
+    assert task.pretrained("generator") == {}
+    networks = built(task)
+    images = noise(4, 3, 80, 80)
+    (update,) = task.losses(networks, Batch(images * 2 - 1, None), Moment(0, 4, numbers(), {}))
+    generator, features = networks["generator"], perceptual.features_network(CPU)
+    content, style = images[::2], images[1::2]
+    with torch.no_grad():
+        result, wanted = generator(content, style), features(style)
+        found, f = features(result), features(content)[3]
+        (mu, sigma), (mu_s, sigma_s) = (
+            [v.float()[..., None, None] for v in statistics(x)] for x in (f, wanted[3])
+        )
+        same = generator.decode(generator.encode(content))
+        expected = {
+            "content": F.mse_loss(found[3], (f - mu) / sigma * sigma_s + mu_s),
+            "style": 5 * perceptual.style_loss(found[:4], wanted[:4]),
+            "identity": 5 * F.mse_loss(same, content),
+        }
+    assert set(update.losses) == set(expected)
+    for name, loss in expected.items():
+        assert value(update.losses[name]) == pytest.approx(float(loss), rel=1e-3), name
+    sum(update.losses.values()).backward()
+    assert all(p.grad is not None for p in generator.parameters())
+    assert all(p.grad is None for p in features.parameters())
+
+
+@pytest.mark.parametrize("generator", [NETWORK, RESIDUAL])
+def test_at_first_pictures_are_given_back(generator):
+    fields = {"warmup_kimg": 0.004, "patch": 80, "generator": generator}
+    task = Style.model_validate(SMALL | fields)
     networks = built(task)
     images = noise(4, 3, 80, 80)
     batch = Batch(images * 2 - 1, None)

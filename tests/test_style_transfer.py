@@ -14,6 +14,7 @@ from imagen_nodes.errors import Cancelled, CheckpointError, DataError, UsageErro
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.adain import AdaIN, Moments, adapted, mixed, moments
 from imagen_nodes.networks.compact import Compact
+from imagen_nodes.networks.residual_adain import ResidualAdaIN
 from imagen_nodes.networks.vgg import VGGFeatures
 from imagen_nodes.runner import Runner
 
@@ -166,13 +167,17 @@ def test_each_picture_by_itself():
     assert torch.equal(found, transfer(small, image, style))
 
 
-def test_tiles_do_not_show(monkeypatch):
+RESIDUAL = ResidualAdaIN(widths=(8, 16), decoder_widths=(8, 8, 16), decoder_blocks=(0, 1), middle=1)
+
+
+@pytest.mark.parametrize(("architecture", "tile"), [(None, 160), (RESIDUAL, 192)])
+def test_tiles_do_not_show(architecture, tile, monkeypatch):
     """And statistics are those of the whole picture: a gradient has others in every tile."""
     ramp = torch.linspace(0, 1, 640)[None, None, :, None] * noise(1, 320, 1, 3)
-    small, style = model(), noise(1, 400, 320, 3, seed=1)
+    small, style = model(architecture), noise(1, 400, 320, 3, seed=1)
     monkeypatch.setattr(style_transfer, "TILE", 2048)
     whole = transfer(small, ramp, style, style_size=0)
-    monkeypatch.setattr(style_transfer, "TILE", 160)
+    monkeypatch.setattr(style_transfer, "TILE", tile)
     windows = []
     encode = small.network.encode
     monkeypatch.setattr(
@@ -180,7 +185,7 @@ def test_tiles_do_not_show(monkeypatch):
     )
     found = transfer(small, ramp, style, style_size=0)
     assert len(windows) > 10
-    assert max(windows) <= 160
+    assert max(windows) <= tile
     torch.testing.assert_close(found, whole, rtol=0, atol=1e-4)
 
 

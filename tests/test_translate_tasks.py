@@ -117,9 +117,10 @@ def test_windows():
 
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("loss", ["bce", "mse"])
-def test_paired_losses(side, loss, graphs):
-    task = Translate.model_validate({**PAIRS, "input": side, "loss": loss})
+@pytest.mark.parametrize(("loss", "generator"), [("bce", PLAIN), ("mse", RESIDUAL_UNET)])
+def test_paired_losses(side, loss, generator, graphs):
+    fields = {"input": side, "loss": loss, "generator": generator, "window": 32}
+    task = Translate.model_validate({**PAIRS, **fields})
     networks, images = built(task), noise(2, 3, 32, 64)
     first, second = step(task, networks, images, graphs=graphs)
     given, target = images.chunk(2, 3) if side == "left" else reversed(images.chunk(2, 3))
@@ -141,6 +142,19 @@ def test_paired_losses(side, loss, graphs):
     assert (first.networks, second.networks) == (("discriminator",), ("generator",))
     error = ((made - target) / 2).square().mean((1, 2, 3))
     torch.testing.assert_close(second.signals["PSNR"], (-10 * error.log10()).mean())
+
+
+def test_the_window():
+    """Its own, the generator's resolution, or 256 px."""
+    assert Translate.model_validate(PAIRS).side == 32
+    assert Translate.model_validate({**PAIRS, "window": 16}).side == 16
+    fields = {"generator": RESIDUAL_UNET, "read": 286}
+    assert Translate.model_validate({**PAIRS, **fields}).side == 256
+    task = Translate.model_validate({**PAIRS, **fields, "window": 64, "l1_weight": 1})
+    networks, images = built(task), noise(2, 3, 64, 286).repeat(1, 1, 1, 2)
+    _, update = step(task, networks, images)
+    # A new one gives the picture back, and of these both sides are alike.
+    assert update.losses["l1"] == 0
 
 
 def test_scales_and_features():
@@ -275,6 +289,17 @@ def test_parts_compute_the_same(task):
         (Translate, {"discriminator": None}, "without one adversarial_weight is 0"),
         (Translate, {"generator": {**PLAIN, "outputs": 1}}, "input and target have as many"),
         (Translate, {"loss": "wasserstein"}, "needs a penalty"),
+        (Translate, {"window": 20}, "window is 20 px; this generator takes multiples of 8 px"),
+        (
+            Translate,
+            {"generator": RESIDUAL_UNET},
+            "read: 32 px, less than the 256 px of window",
+        ),
+        (
+            Translate,
+            {"generator": {**RESIDUAL_UNET, "noise_map": True}, "window": 32},
+            "here there is no noise",
+        ),
         (Contrast, {"window": 30}, "window is 30 px; this generator takes multiples of 4 px"),
         (Contrast, {"loss": "relativistic"}, "compares pictures in pairs"),
         (Cycle, {"discriminator": {**JUDGE, "depth": 5}}, "needs 96 px, it would see 32"),
@@ -322,7 +347,8 @@ NARROW = {"task.read": 40, "task.discriminator.depth": 1}
 RESOLUTION = {"task.generator.resolution": 32, "task.generator.width": 4}
 WINDOW = {"task.window": 32}
 SMALL = {
-    "facades": {"task.generator.depth": 3, **RESOLUTION},
+    "facades": {"task.generator.widths": "[8,8,8]", "task.generator.middle": 1, **WINDOW},
+    "facades, pix2pix's U-Net": {"task.generator": json.dumps(UNET)},
     "facades-hd": {"task.generator.blocks": 1, **RESOLUTION},
     "monet": {"task.generator.widths": "[8,8,8]", "task.generator.middle": 1, **WINDOW},
     "monet-cycle": {"task.generator.blocks": 1, "task.generator.width": 4, **WINDOW},
@@ -335,7 +361,7 @@ def test_trainings(place, preset):
     data = "pairs" if preset.startswith("facades") else "two"
     options = [f"--set={name}={value}" for name, value in fields.items()]
     options += ["--set=task.discriminator.width=8", "--kimg=0.012", "--set=precision=float32"]
-    run = ["train", preset, "--data", data, "--run", "run", *options]
+    run = ["train", preset.split(",")[0], "--data", data, "--run", "run", *options]
     assert main([*run, "--set=sample_kimg=0.004", "--set=snapshot_kimg=0.004"]) == 0
     (path,) = (place / "run" / "snapshots").glob("*-000000.safetensors")
     model = checkpoint.load(path)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -87,15 +87,19 @@ class OneSlopePReLU(nn.PReLU):
     leaky ReLU; of one slope a channel oneDNN has none. Tensors that are loaded become their mean;
     in training all get the same gradient, and stay equal."""
 
+    def __init__(self, num_parameters: int, init: float) -> None:
+        super().__init__(num_parameters, init)
+        self.register_load_state_dict_pre_hook(self._one)
+
     def forward(self, input: Tensor) -> Tensor:
         return F.prelu(input, self.weight.mean(0, keepdim=True))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+    @staticmethod
+    def _one(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+        """Before tensors are loaded."""
         name = f"{prefix}weight"
-        if name in state_dict:
-            given = state_dict[name]
-            state_dict[name] = given.mean(0, keepdim=True).expand_as(given).clone()
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if name in state:
+            state[name] = state[name].mean(0, keepdim=True).expand_as(state[name]).clone()
 
 
 class FusedSequential(nn.Sequential):
@@ -125,12 +129,14 @@ def convolve(
     activation: Activation = NONE,
     onto: Tensor | None = None,
     *,
+    by: Tensor | None = None,
     padding: Padding | None = None,
     outputs: slice | None = None,
 ) -> Tensor:
     """``conv`` of ``[b c h w]``, as :meth:`FusedConv2d.forward` has it.
 
     Args:
+        by: a map of the result's shape to multiply it by before the activation, none or ReLU.
         padding: zeros around the map, px; None: as many as the convolution says.
         outputs: which of its output channels; None: all.
     """
@@ -138,10 +144,16 @@ def convolve(
     if not _fuses(conv, x):
         weight, bias = _chosen(conv.weight, conv.bias, outputs)
         y = F.conv2d(x, weight, bias, conv.stride, pads, conv.dilation, conv.groups)
+        if by is not None:
+            y = y.mul_(by)
         return activation(y) if onto is None else y.add_(onto)
     x = _ready(x)
     weight, bias, *_ = _packed(conv, x, pads, outputs)
     steps = pads, conv.stride, conv.dilation, conv.groups
+    if by is not None:
+        multiply = torch.ops.mkldnn._convolution_pointwise.binary
+        after = None if activation is NONE else activation.name
+        return multiply(x, _ready(by), weight, bias, *steps, "mul", None, after, [], None)
     if onto is None:
         run = torch.ops.mkldnn._convolution_pointwise
         slopes = [activation.slope] if activation.name == "leaky_relu" else []

@@ -92,8 +92,8 @@ class ResidualUNet(Architecture):
 
 class ResidualUNetNetwork(Network):
     """``[b channels h w]`` in 0..1 -> the same, not clamped; h and w are multiples of
-    ``unshuffle * 2**(len(widths) - 1)``. With a noise map the noise's deviation, in the same values, is the
-    last channel of what it takes."""
+    ``unshuffle * 2**(len(widths) - 1)``. With a noise map the noise's deviation, in the same
+    values, is the last channel of what it takes."""
 
     def __init__(self, architecture: ResidualUNet) -> None:
         super().__init__()

@@ -48,10 +48,10 @@ class Pairs(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a step's generator made of contents and styles."""
+    """What a step's generator made of its pairs."""
 
-    own: Tensor
-    """Its features of both, one after the other."""
+    content: Tensor
+    """The contents' features."""
     result: Tensor
     """In 0..1 or so, float32."""
 
@@ -63,7 +63,7 @@ class Style(Task):
     """Names this task in files."""
     generator: Annotated[AdaIN | ResidualAdaIN, Field(discriminator="kind")] = AdaIN()
     """Content and style to the result. AdaIN's encoder is not trained: it is the one that ships.
-    The residual one's is, to give the same features."""
+    The residual one's is, by all that is drawn."""
     size: Annotated[int, Field(ge=64, le=4096)] = 256
     """Side of the pictures, px."""
     patch: Annotated[int, Field(ge=64, le=4096, multiple_of=8)] = 192
@@ -74,9 +74,6 @@ class Style(Task):
     warmup_kimg: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
     """Thousands of images at first, of both kinds, that the network only learns to give back (mean
     squared difference): else it stays for long with one texture for all styles; 0: none."""
-    encoder_weight: Weight = 1.0
-    """Of the mean squared distance of the features that a trained encoder gives from VGG-19's
-    (relu4_1), of both pictures."""
     content_weight: Weight = 1.0
     """Of the distance of the result's features from those that were decoded (relu4_1)."""
     style_weight: Weight = 5.0
@@ -104,11 +101,6 @@ class Style(Task):
             raise ValueError(
                 f"generator.widths: {g.widths}, but the encoder that ships has {PRUNED[:4]}; a "
                 "decoder for another one can be imported, not trained"
-            )
-        if isinstance(g, ResidualAdaIN) and g.widths[-1] != PRUNED[CONTENT]:
-            raise ValueError(
-                f"generator.widths: {g.widths}; the last is {PRUNED[CONTENT]}, as many as the "
-                "features have that it learns to give"
             )
         return self
 
@@ -174,45 +166,28 @@ class Style(Task):
             content = features(pairs.content, CONTENT + 1)[CONTENT]
             style = features(pairs.style, self._layers)
             target = adapted(content, moments(style[CONTENT]))
-        both, of_both = torch.cat(pairs), torch.cat([content, style[CONTENT]])
+        known = torch.cat([content, style[CONTENT]]) if isinstance(self.generator, AdaIN) else None
         if moment.nimg < self.warmup_kimg * 1000:
-            own = self._encoded(generator, both, of_both)
-            losses = {"identity": _identity(generator, own, both)}
-            yield Update("generator", losses | self._taught(own, of_both))
+            both = torch.cat(pairs)
+            own = generator.encode(both) if known is None else known
+            yield Update("generator", {"identity": _identity(generator, own, both)})
             return
         made = None
         if discriminator is not None:
-            made = self._made(generator, both, of_both) if moment.graphs else None
+            made = _made(generator, pairs, known) if moment.graphs else None
             with torch.no_grad():
-                seen = self._made(generator, both, of_both) if made is None else made
+                seen = _made(generator, pairs, known) if made is None else made
             fake = seen.result.detach()
             yield judged(self.loss, *(logits(discriminator, x) for x in (pairs.style, fake)))
         if made is None:
-            made = self._made(generator, both, of_both)
-        losses = self._distances(made.result, target, style) | self._taught(made.own, of_both)
+            made = _made(generator, pairs, known)
+        losses = self._distances(made.result, target, style)
         if self.identity_weight:
-            own = made.own[: len(content)]
-            losses["identity"] = _identity(generator, own, pairs.content) * self.identity_weight
+            same = _identity(generator, made.content, pairs.content)
+            losses["identity"] = same * self.identity_weight
         if discriminator is not None:
             losses["generator"] = self._persuading(discriminator, pairs.style, made.result)
         yield Update("generator", losses)
-
-    def _made(self, generator: StyleNetwork, both: Tensor, of_both: Tensor) -> Made:
-        """Of contents and styles, one after the other, and their features."""
-        own = self._encoded(generator, both, of_both)
-        content, style = own.chunk(2)
-        return Made(own, generator.decode(adapted(content, moments(style))).float())
-
-    def _encoded(self, generator: StyleNetwork, images: Tensor, features: Tensor) -> Tensor:
-        """What the generator's encoder gives; AdaIN's has the weights of the losses' network, whose
-        ``features`` are there."""
-        return features if isinstance(self.generator, AdaIN) else generator.encode(images).float()
-
-    def _taught(self, own: Tensor, features: Tensor) -> dict[str, Tensor]:
-        """The distance of an encoder that is trained."""
-        if isinstance(self.generator, AdaIN) or not self.encoder_weight:
-            return {}
-        return {"encoder": F.mse_loss(own, features) * self.encoder_weight}
 
     def _distances(self, result: Tensor, target: Tensor, style: list[Tensor]) -> dict[str, Tensor]:
         """Content, style (``style``: the features of its pictures) and total variation of the
@@ -304,6 +279,14 @@ def distances(
     return style_loss(found, features(style)), content_loss(
         found[CONTENT], features(content)[CONTENT]
     )
+
+
+def _made(generator: StyleNetwork, pairs: Pairs, known: Tensor | None) -> Made:
+    """Of contents and styles; ``known``: the features of both, one after the other, where the
+    generator's encoder is the losses' network, which has seen them."""
+    features = generator.encode(torch.cat(pairs)) if known is None else known
+    content, style = features.chunk(2)
+    return Made(content, generator.decode(adapted(content, moments(style))).float())
 
 
 def _identity(generator: StyleNetwork, features: Tensor, images: Tensor) -> Tensor:

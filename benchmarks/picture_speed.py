@@ -39,7 +39,7 @@ from imagen_nodes import foreign
 from imagen_nodes.devices import autocast
 from imagen_nodes.folders import shipped
 from imagen_nodes.memory import keep_memory
-from imagen_nodes.networks.adain import AdaIN
+from imagen_nodes.networks.adain import StyleArchitecture
 from imagen_nodes.networks.animegan import AnimeGANGenerator
 from imagen_nodes.networks.architecture import Architecture
 from imagen_nodes.networks.resnet_generator import ResNetGenerator
@@ -105,7 +105,7 @@ def opened(paths: Sequence[Path]) -> list[tuple[str, tuple[Architecture, nn.Modu
     return [
         (name, (model.architecture, model.network))
         for name, model in models
-        if model.architecture.pictures is not None or isinstance(model.architecture, AdaIN)
+        if model.architecture.pictures is not None or isinstance(model.architecture, StyleArchitecture)
     ]
 
 
@@ -151,7 +151,7 @@ def measure(
 def pictures_for(architecture: Architecture, side: int) -> list[Tensor]:
     """Of noise."""
     random = torch.Generator().manual_seed(0)
-    if isinstance(architecture, AdaIN):
+    if isinstance(architecture, StyleArchitecture):
         return [torch.rand(1, 3, side, side, generator=random) for _ in range(2)]
     pictures = architecture.pictures
     assert pictures is not None

@@ -228,6 +228,7 @@ def test_kinds_are_a_file_format() -> None:
         "gated-inpainting",
         "residual-unet",
         "adain",
+        "residual-adain",
         "vgg-features",
         "unet-generator",
         "resnet-generator",

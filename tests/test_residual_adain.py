@@ -62,13 +62,13 @@ def test_the_formula(fields):
     def encoded(x):
         plain = Plain(state, "encoder")
         plain.number = 1
-        x = F.pixel_unshuffle(x, 8 >> (len(described.widths) - 1))
+        x = F.pixel_unshuffle(F.pad(x, (8, 8, 8, 8), "reflect"), 8 >> (len(described.widths) - 1))
         x = F.relu(plain.convolved(x, padding=1))
         plain.number += 1
         for _ in described.widths[1:]:
             x = plain.convolved(plain.blocks(x, described.blocks), stride=2)
         x = plain.blocks(x, described.middle)
-        return F.relu(plain.convolved(x, padding=1))
+        return F.relu(plain.convolved(x, padding=1))[:, :, 1:-1, 1:-1]
 
     def decoded(x):
         plain = Plain(state, "decoder")

@@ -10,7 +10,8 @@ In VGG-19, most time goes into maps of few channels at the picture's size, borde
 pooling. Here the encoder is trained along with the decoder, by the same losses, as in Wang et al.,
 "MicroAST: Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer", 2023. Means and deviations
 of its features are a style, as in ``adain.py``. Residual blocks are those of ``residual_unet.py``,
-with biases; borders are zeros, but the decoder is given mirrored ones, of a position.
+with biases. Their borders are zeros, which AdaIN would make much of where a channel has little
+else: both parts are given mirrored ones, of a position, whose result is cut off again.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class ResidualAdaINNetwork(StyleNetwork):
         self.decoder.extend([conv3x3(a.decoder_widths[0], 3 * v**2, True), nn.PixelShuffle(v)])
 
     def encode(self, images: Tensor) -> Tensor:
-        return self.encoder(images)
+        features = self.encoder(padded(images, [STRIDE] * 4, "reflect"))
+        return features[:, :, 1:-1, 1:-1]
 
     def decode(self, features: Tensor) -> Tensor:
         result = self.decoder(padded(features, [1] * 4, "reflect"))

@@ -124,7 +124,7 @@ GAN_LOSS = {
     "adversarial_weight": 0.1,
     "discriminator": {"kind": "unet-discriminator", "width": 32},
 }
-X2, X4 = {"generator": {"scale": 2}}, {"generator": {"scale": 4}}
+X2, X4 = ({"generator": {"scale": scale, "slopes": "layer"}} for scale in (2, 4))
 SAME_SIZE = {"generator": {"kind": "residual-unet", "noise_map": True}}
 FROM_WEB = {"degradation": {"kind": "photo"}}
 NOISY = {
@@ -169,18 +169,20 @@ def _restore(
     return Recipe.model_validate({**fields, "optimiser": _falling(rate, kimg)})
 
 
+FILLER = {"activation": "relu", "widths": [64, 96, 128], "dilations": [2, 4, 8, 16, 4]}
 # name, patch px, batch, learning rate, kimg
 INPAINT_ROWS = (("inpaint", 128, 8, 5e-4, 200),)
 
 
 def _inpaint(name: str, patch: int, batch: int, rate: float, kimg: float) -> Recipe:
-    task = {"kind": "inpaint", "patch": patch, "generator": {"activation": "leaky-relu"}}
+    task = {"kind": "inpaint", "patch": patch, "generator": FILLER}
     optimiser = _falling(rate, kimg) | {"betas": [0.5, 0.99], "rates": {"discriminator": 2e-4}}
     fields = {"name": name, "task": task, "batch": batch, "kimg": kimg}
     return Recipe.model_validate({**fields, "optimiser": optimiser})
 
 
 # Style transfer; the second goes on with a discriminator.
+STYLISH = {"recolour": 0.2, "warmup_kimg": 8.0, "style_weight": 3.0, "identity_weight": 3.0}
 JUDGED = {
     "warmup_kimg": 0,
     "adversarial_weight": 0.1,
@@ -204,12 +206,13 @@ def _style(
     kimg: float,
     begin_with: str | None,
 ) -> Recipe:
-    task = {"kind": "style", "recolour": 0.2, **adversary}
+    task = {"kind": "style", "generator": {"kind": "residual-adain"}, **STYLISH, **adversary}
     fields = {"name": name, "task": task, "batch": batch, "kimg": kimg, "begin_with": begin_with}
     return Recipe.model_validate({**fields, "optimiser": _falling(rate, kimg)})
 
 
-# Pairs: a U-Net, and pix2pixHD's way: a ResNet, discriminators at two scales, feature matching.
+# Pairs: a residual U-Net with LPIPS, which gets it going in a few thousand images; and pix2pixHD's
+# way: a ResNet, discriminators at two scales, feature matching.
 MAPPER = {
     "kind": "residual-unet",
     "widths": [64, 96, 128, 128],
@@ -218,6 +221,7 @@ MAPPER = {
     "unshuffle": 2,
     "bias": True,
 }
+SEEN = {"l1_weight": 20.0, "perceptual_weight": 20.0}
 SLIM_RESNET = {"kind": "resnet-generator", "width": 24, "blocks": 6, "up": "nearest"}
 SLIM_PATCH = {"width": 32, "norm": "instance"}
 TWO_SCALES = {**SLIM_PATCH, "scales": 2}
@@ -241,7 +245,7 @@ FAST = {
 # fmt: off
 TRANSLATE_ROWS: tuple[tuple[Any, ...], ...] = (
     # name           task        network      judge       loss   read  more                             kimg
-    ("facades",      "translate", MAPPER,      SLIM_PATCH, "bce", 286, {"input": "right"},              80),
+    ("facades",      "translate", MAPPER,      SLIM_PATCH, "bce", 286, {"input": "right", **SEEN},      80),
     ("facades-hd",   "translate", SLIM_RESNET, TWO_SCALES, "mse", 286, {"input": "right", **MATCHED},   80),
     ("monet",        "cut",       PAINTER,     SLIM_PATCH, "mse", 256, {"source": "second", "window": 128, **FAST}, 200),
     ("monet-cycle",  "cyclegan",  SLIM_RESNET, SLIM_PATCH, "mse", 256, {"source": "second", "window": 128}, 200),

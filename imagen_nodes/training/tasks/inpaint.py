@@ -132,7 +132,7 @@ class Inpaint(Task):
     @property
     def row(self) -> tuple[object, object, object, str, str]:
         terms = ["lpips"] * bool(self.perceptual_weight) + [self.loss] * bool(self.discriminator)
-        return self.patch, self.generator.width, "-", "l1", ",".join(terms)
+        return self.patch, self.generator.channels_by_size[0], "-", "l1", ",".join(terms)
 
     def losses(
         self, networks: dict[str, nn.Module], batch: Batch, moment: Moment

@@ -141,7 +141,7 @@ class Style(Task):
     @property
     def row(self) -> tuple[object, object, object, str, str]:
         terms = ["identity"] * bool(self.identity_weight) + [self.loss] * bool(self.discriminator)
-        return self.patch, self.generator.width, "-", "content,style", ",".join(terms)
+        return self.patch, self.generator.decoder_widths[0], "-", "content,style", ",".join(terms)
 
     @property
     def value_range(self) -> tuple[float, float]:

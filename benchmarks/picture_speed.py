@@ -105,7 +105,8 @@ def opened(paths: Sequence[Path]) -> list[tuple[str, tuple[Architecture, nn.Modu
     return [
         (name, (model.architecture, model.network))
         for name, model in models
-        if model.architecture.pictures is not None or isinstance(model.architecture, StyleArchitecture)
+        if model.architecture.pictures is not None
+        or isinstance(model.architecture, StyleArchitecture)
     ]
 
 

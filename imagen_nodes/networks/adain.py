@@ -87,12 +87,16 @@ class Moments(NamedTuple):
 
 
 class StyleNetwork(Network):
-    """Content and style ``[b 3 h w]`` in 0..1, each of sides that are multiples of 8 from 16 px ->
-    the content in that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable."""
+    """Content and style ``[b 3 h w]`` in 0..1, each of sides as ``sizes`` says -> the content in that
+    style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable.
 
-    def __init__(self) -> None:
+    Args:
+        smallest: positions of the features' smaller side.
+    """
+
+    def __init__(self, smallest: int = 2) -> None:
         super().__init__()
-        self.sizes = Sizes(multiple=STRIDE, minimum=2 * STRIDE)
+        self.sizes = Sizes(multiple=STRIDE, minimum=smallest * STRIDE)
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
         return self.decode(adapted(self.encode(content), moments(self.encode(style))))

@@ -11,7 +11,8 @@ pooling. Here the encoder is trained along with the decoder, by the same losses,
 "MicroAST: Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer", 2023. Means and deviations
 of its features are a style, as in ``adain.py``. Residual blocks are those of ``residual_unet.py``,
 with biases. Their borders are zeros, which AdaIN would make much of where a channel has little
-else: both parts are given mirrored ones, of a position, whose result is cut off again.
+else: the encoder is given mirrored ones of three positions, the decoder of one, and what comes of
+them is cut off.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from .adain import LAST, STRIDE, StyleArchitecture, StyleNetwork
 from .fused import FusedConv2d, FusedSequential, padded
 from .residual_unet import ResidualBlock, Width, conv3x3, initialise_residual
 
+# Positions that are mirrored around the encoder's picture; of one a frame is left to be seen.
+MARGIN = 3
 # Of the decoder's rectifiers below 0.
 SLOPE = 0.2
 
@@ -86,11 +89,11 @@ class ResidualAdaIN(StyleArchitecture):
 
 
 class ResidualAdaINNetwork(StyleNetwork):
-    """Content and style ``[b 3 h w]`` in 0..1, each of sides that are multiples of 8 from 16 px ->
+    """Content and style ``[b 3 h w]`` in 0..1, each of sides that are multiples of 8 from 32 px ->
     the content in that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable."""
 
     def __init__(self, architecture: ResidualAdaIN) -> None:
-        super().__init__()
+        super().__init__(smallest=MARGIN + 1)
         a = architecture
 
         def blocks(width: int, count: int) -> list[nn.Module]:
@@ -112,8 +115,8 @@ class ResidualAdaINNetwork(StyleNetwork):
         self.decoder.extend([conv3x3(a.decoder_widths[0], 3 * v**2, True), nn.PixelShuffle(v)])
 
     def encode(self, images: Tensor) -> Tensor:
-        features = self.encoder(padded(images, [STRIDE] * 4, "reflect"))
-        return features[:, :, 1:-1, 1:-1]
+        features = self.encoder(padded(images, [MARGIN * STRIDE] * 4, "reflect"))
+        return features[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     def decode(self, features: Tensor) -> Tensor:
         result = self.decoder(padded(features, [1] * 4, "reflect"))

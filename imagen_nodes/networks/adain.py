@@ -87,8 +87,8 @@ class Moments(NamedTuple):
 
 
 class StyleNetwork(Network):
-    """Content and style ``[b 3 h w]`` in 0..1, each of sides as ``sizes`` says -> the content in that
-    style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable.
+    """Content and style ``[b 3 h w]`` in 0..1, each of sides as ``sizes`` says -> the content in
+    that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable.
 
     Args:
         smallest: positions of the features' smaller side.

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -87,19 +87,25 @@ class OneSlopePReLU(nn.PReLU):
     leaky ReLU; of one slope a channel oneDNN has none. Tensors that are loaded become their mean;
     in training all get the same gradient, and stay equal."""
 
-    def __init__(self, num_parameters: int, init: float) -> None:
-        super().__init__(num_parameters, init)
-        self.register_load_state_dict_pre_hook(self._one)
-
     def forward(self, input: Tensor) -> Tensor:
         return F.prelu(input, self.weight.mean(0, keepdim=True))
 
-    @staticmethod
-    def _one(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-        """Before tensors are loaded."""
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         name = f"{prefix}weight"
-        if name in state:
-            state[name] = state[name].mean(0, keepdim=True).expand_as(state[name]).clone()
+        if name in state_dict:
+            given = state_dict[name]
+            state_dict = {**state_dict, name: given.mean(0, keepdim=True).expand_as(given)}
+        lists = missing_keys, unexpected_keys, error_msgs
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
 
 class FusedSequential(nn.Sequential):

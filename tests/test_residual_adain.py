@@ -57,18 +57,18 @@ SHAPES = [
 def test_the_formula(fields):
     described, built = network(**fields)
     state = built.state_dict()
-    content, style = noise(2, 3, 32, 40).double(), noise(2, 3, 48, 32).double() ** 2
+    content, style = noise(2, 3, 48, 56).double(), noise(2, 3, 64, 48).double() ** 2
 
     def encoded(x):
         plain = Plain(state, "encoder")
         plain.number = 1
-        x = F.pixel_unshuffle(F.pad(x, [24] * 4, mode="reflect"), 8 >> (len(described.widths) - 1))
+        x = F.pixel_unshuffle(F.pad(x, [40] * 4, mode="reflect"), 8 >> (len(described.widths) - 1))
         x = F.relu(plain.convolved(x, padding=1))
         plain.number += 1
         for _ in described.widths[1:]:
             x = plain.convolved(plain.blocks(x, described.blocks), stride=2)
         x = plain.blocks(x, described.middle)
-        return F.relu(plain.convolved(x, padding=1))[:, :, 3:-3, 3:-3]
+        return F.relu(plain.convolved(x, padding=1))[:, :, 5:-5, 5:-5]
 
     def decoded(x):
         plain = Plain(state, "decoder")
@@ -82,7 +82,7 @@ def test_the_formula(fields):
         return F.pixel_shuffle(x, 8 >> len(described.decoder_blocks))[:, :, 8:-8, 8:-8]
 
     features = built.encode(content)
-    assert features.shape == (2, 16, 4, 5)
+    assert features.shape == (2, 16, 6, 7)
     torch.testing.assert_close(features, encoded(content))
     torch.testing.assert_close(built.decode(features), decoded(features))
     wanted = decoded(adapted(encoded(content), moments(encoded(style))).double())
@@ -131,7 +131,7 @@ def test_a_new_one():
     built.initialise(torch.Generator().manual_seed(0))
     assert sum(p.numel() for p in built.parameters()) == 2_296_492
     with torch.no_grad():
-        found = built(noise(1, 3, 32, 32), noise(1, 3, 40, 32))
+        found = built(noise(1, 3, 48, 48), noise(1, 3, 56, 48))
     assert 0.01 < float(found.std()) < 0.2
     assert float(found.mean()) == pytest.approx(0.5, abs=0.1)
     assert torch.equal(found[:, :, ::2, ::2], found[:, :, 1::2, 1::2])

@@ -11,7 +11,7 @@ pooling. Here the encoder is trained along with the decoder, by the same losses,
 "MicroAST: Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer", 2023. Means and deviations
 of its features are a style, as in ``adain.py``. Residual blocks are those of ``residual_unet.py``,
 with biases. Their borders are zeros, which AdaIN would make much of where a channel has little
-else: the encoder is given mirrored ones of three positions, the decoder of one, and what comes of
+else: the encoder is given mirrored ones of several positions, the decoder of one, and what comes of
 them is cut off.
 """
 
@@ -30,8 +30,9 @@ from .adain import LAST, STRIDE, StyleArchitecture, StyleNetwork
 from .fused import FusedConv2d, FusedSequential, padded
 from .residual_unet import ResidualBlock, Width, conv3x3, initialise_residual
 
-# Positions that are mirrored around the encoder's picture; of one a frame is left to be seen.
-MARGIN = 3
+# Positions that are mirrored around the encoder's picture. Of three a frame is left to be seen; in
+# training, whose pictures are small, one will do.
+MARGIN = 5
 # Of the decoder's rectifiers below 0.
 SLOPE = 0.2
 
@@ -89,7 +90,7 @@ class ResidualAdaIN(StyleArchitecture):
 
 
 class ResidualAdaINNetwork(StyleNetwork):
-    """Content and style ``[b 3 h w]`` in 0..1, each of sides that are multiples of 8 from 32 px ->
+    """Content and style ``[b 3 h w]`` in 0..1, each of sides that are multiples of 8 from 48 px ->
     the content in that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable."""
 
     def __init__(self, architecture: ResidualAdaIN) -> None:
@@ -115,8 +116,9 @@ class ResidualAdaINNetwork(StyleNetwork):
         self.decoder.extend([conv3x3(a.decoder_widths[0], 3 * v**2, True), nn.PixelShuffle(v)])
 
     def encode(self, images: Tensor) -> Tensor:
-        features = self.encoder(padded(images, [MARGIN * STRIDE] * 4, "reflect"))
-        return features[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+        margin = 1 if self.training else MARGIN
+        features = self.encoder(padded(images, [margin * STRIDE] * 4, "reflect"))
+        return features[:, :, margin:-margin, margin:-margin]
 
     def decode(self, features: Tensor) -> Tensor:
         result = self.decoder(padded(features, [1] * 4, "reflect"))

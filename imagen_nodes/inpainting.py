@@ -61,17 +61,19 @@ def inpaint(
     result = tiles.empty(*image.shape)
     with host.running(model) as running:
         for i in range(b):
-            result[i] = image[i]
             if i < len(masks):
                 weight = faded(masks[i], grow, blur, lambda i=i: host.progress(i, b))
             if not weight.any():
+                result[i] = image[i]
                 continue
             with reporting(host, running.network, i, b) as progress:
                 colour = image[i : i + 1, ..., :3]
                 drawn = run(running, model, pictures, colour, progress, weight > 0)[0]
-            part = result[i, ..., :3]
-            where = weight[..., None]
-            part.copy_(torch.where(where > 0, torch.lerp(part, drawn, where), part))
+            result[i] = image[i]  # not before, so that its memory is not taken while tiles run
+            # Some rows at a time: all at once, two more pictures would be in memory.
+            rows = (x.split(STRIP) for x in (result[i, ..., :3], drawn, weight[..., None]))
+            for part, made, share in zip(*rows, strict=True):
+                part.copy_(torch.where(share > 0, torch.lerp(part, made, share), part))
     return result
 
 

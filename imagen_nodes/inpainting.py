@@ -15,7 +15,7 @@ from .graph.host import Host
 from .networks.architecture import Pictures
 from .super_resolution import refuse_broken, reporting, run
 
-# Rows of a mask in which distances are looked for at a time.
+# Rows in which distances are looked for, or pictures mixed, at a time.
 STRIP = 256
 
 

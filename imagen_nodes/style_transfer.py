@@ -70,7 +70,7 @@ def transfer(
     if not isinstance(model.architecture, StyleArchitecture):
         raise CheckpointError(
             f"{model.name} holds a {model.card.architecture['kind']} for {model.card.task}, which "
-            "does not transfer styles: load a network for style transfer (adain)"
+            "does not transfer styles: load a network for style transfer (adain or residual-adain)"
         )
     _check(host, image)
     b, h, w, c = image.shape

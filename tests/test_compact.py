@@ -130,8 +130,9 @@ def test_it_sees_as_far_as_it_says():
 
 @pytest.mark.parametrize("h", [1, 2, 3, 4, 5, 9, 31])
 @pytest.mark.parametrize("strip", [1, 100])
-@pytest.mark.parametrize("slopes", ["channel", "layer"])
-def test_a_few_rows_at_a_time_give_the_whole(h, strip, slopes, monkeypatch):
+@pytest.mark.parametrize(("slopes", "relative"), [("channel", 0), ("layer", 1e-6)])
+def test_a_few_rows_at_a_time_give_the_whole(h, strip, slopes, relative, monkeypatch):
+    """But for the rounding of a layer's mean slope."""
     _, built = network(depth=6, slopes=slopes)
     built.to(memory_format=torch.channels_last)
     x = noise(2, 3, h, 10)
@@ -139,7 +140,7 @@ def test_a_few_rows_at_a_time_give_the_whole(h, strip, slopes, monkeypatch):
     monkeypatch.setattr("imagen_nodes.networks.compact.STRIP", strip)
     with torch.inference_mode():
         found = built(x)
-    torch.testing.assert_close(found, whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found, whole, rtol=relative, atol=1e-6)
 
 
 def test_large_pictures_go_in_rows(monkeypatch):

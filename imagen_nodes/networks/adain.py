@@ -91,7 +91,7 @@ class StyleNetwork(Network):
     that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable.
 
     Args:
-        smallest: positions of the features' smaller side.
+        smallest: positions that either side of the features has at least.
     """
 
     def __init__(self, smallest: int = 2) -> None:
@@ -103,7 +103,7 @@ class StyleNetwork(Network):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """``[b 3 h w]`` in 0..1 -> features ``[b c h/8 w/8]``, as relu4_1."""
+        """``[b 3 h w]`` in 0..1 -> features ``[b c h/8 w/8]``."""
 
     @abstractmethod
     def decode(self, features: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class StyleNetwork(Network):
 
 
 class AdaINNetwork(StyleNetwork):
-    """With VGG-19's encoder, which is not trained."""
+    """With VGG-19's encoder as far as relu4_1, which is not trained."""
 
     def __init__(self, architecture: AdaIN) -> None:
         super().__init__()

@@ -186,11 +186,13 @@ def padded(x: Tensor, border: Sequence[int], mode: str) -> Tensor:
 
 
 def _rectifier(module: nn.Module) -> Activation | None:
-    """What a module does, if it is a rectifier without anything to learn."""
+    """What a module does, if it is a rectifier without anything to learn. Elsewhere than on a CPU a
+    slope is not read: that would wait for all that is under way there."""
     if isinstance(module, nn.ReLU):
         return RELU
-    if isinstance(module, OneSlopePReLU) and not torch.is_grad_enabled():
-        return leaky(float(module.weight[0]))
+    if isinstance(module, OneSlopePReLU):
+        known = module.weight.device.type == "cpu" and not torch.is_grad_enabled()
+        return leaky(float(module.weight[0])) if known else None
     return leaky(module.negative_slope) if isinstance(module, nn.LeakyReLU) else None
 
 

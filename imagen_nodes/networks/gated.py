@@ -39,6 +39,7 @@ LEAKY = leaky(0.2)
 
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 Dilation = Annotated[int, Field(ge=1, le=64)]
+Rectifier = Literal["elu", "leaky-relu", "relu"]
 
 
 class GatedInpainting(Architecture):
@@ -57,7 +58,7 @@ class GatedInpainting(Architecture):
     unit takes as long with 40 as with 64."""
     dilations: Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=32)] = (2, 4, 8, 16)
     """Of the trunk's convolutions, in pixels of its maps."""
-    activation: Literal["elu", "leaky-relu", "relu"] = "elu"
+    activation: Rectifier = "elu"
     """Of the features: ELU, as in the paper; a leaky ReLU of slope 0.2, which a CPU runs as part of
     the convolutions; ReLU, with which it runs the gates' product so, too."""
     unshuffle: Annotated[int, Field(ge=1, le=4)] = 2
@@ -153,7 +154,7 @@ class Gated(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         *,
-        activation: Literal["elu", "leaky-relu", "relu"] = "elu",
+        activation: Rectifier = "elu",
     ) -> None:
         super().__init__()
         self.outputs, self.after = outputs, {"leaky-relu": LEAKY, "relu": RELU}.get(activation)

@@ -90,8 +90,7 @@ class ResidualAdaIN(StyleArchitecture):
 
 
 class ResidualAdaINNetwork(StyleNetwork):
-    """Content and style ``[b 3 h w]`` in 0..1, each of sides that are multiples of 8 from 48 px ->
-    the content in that style, ``[b 3 h w]``, about 0..1, not clamped. Differentiable."""
+    """With an encoder that is trained, too."""
 
     def __init__(self, architecture: ResidualAdaIN) -> None:
         super().__init__(smallest=MARGIN + 1)

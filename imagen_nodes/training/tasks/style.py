@@ -161,17 +161,17 @@ class Style(Task):
         generator, discriminator = networks["generator"], networks.get("discriminator")
         assert isinstance(generator, StyleNetwork)
         pairs = self._patches(batch, moment.random)
+        if moment.nimg < self.warmup_kimg * 1000:
+            both = torch.cat(pairs)
+            same = _identity(generator, generator.encode(both), both)
+            yield Update("generator", {"identity": same})
+            return
         features = features_network(pairs.content.device)
         with torch.no_grad(), torch.autocast(pairs.content.device.type, enabled=False):
             content = features(pairs.content, CONTENT + 1)[CONTENT]
             style = features(pairs.style, self._layers)
             target = adapted(content, moments(style[CONTENT]))
         known = torch.cat([content, style[CONTENT]]) if isinstance(self.generator, AdaIN) else None
-        if moment.nimg < self.warmup_kimg * 1000:
-            both = torch.cat(pairs)
-            own = generator.encode(both) if known is None else known
-            yield Update("generator", {"identity": _identity(generator, own, both)})
-            return
         made = None
         if discriminator is not None:
             made = _made(generator, pairs, known) if moment.graphs else None

@@ -27,6 +27,7 @@ def enlarge(
     factor: float = 0.0,
     method: str = "lanczos",
     noise: float | None = None,
+    ensemble: bool = False,
 ) -> Tensor:
     """IMAGE ``[b h w c]`` -> IMAGE ``[b f*h f*w c]``, rounded; c is 1, 3, or 4 with alpha.
 
@@ -39,6 +40,7 @@ def enlarge(
         method: of resizing: ``lanczos`` or ``bicubic``.
         noise: for a network that is told how strong the noise is, its deviation, where pictures are
             in 0..1; none: it is estimated, in each picture.
+        ensemble: the mean over the picture's eight orientations (:func:`tiles.ensemble`).
 
     Raises:
         CheckpointError: ``model`` does not turn pictures into pictures, or needs a mask.
@@ -57,7 +59,9 @@ def enlarge(
         for i in range(b):
             with reporting(host, running.network, i, b) as progress:
                 picture = image[i : i + 1, ..., :3]
-                colour = run(running, model, pictures, picture, progress, noise=noise)
+                colour = run(
+                    running, model, pictures, picture, progress, noise=noise, ensemble=ensemble
+                )
             colour = images.resized(colour, size, method)
             if result is None:  # the one picture is the result
                 return colour
@@ -74,12 +78,13 @@ def restore(
     image: Tensor,
     strength: float = 1.0,
     noise: float | None = None,
+    ensemble: bool = False,
 ) -> Tensor:
     """IMAGE ``[b h w c]`` -> IMAGE of the same size, as :func:`enlarge` runs it.
 
     Args:
         strength: how far to go from the picture, 0, to the network's result, 1.
-        noise: as :func:`enlarge`.
+        noise, ensemble: as :func:`enlarge`.
 
     Raises:
         CheckpointError: as :func:`enlarge`, or ``model`` changes the size, or is not told how
@@ -97,7 +102,7 @@ def restore(
             f"{model.name} is not told how strong the noise is, but sees it. Set noise to 0, or "
             "load a network that is told"
         )
-    restored = enlarge(host, model, image, noise=noise)
+    restored = enlarge(host, model, image, noise=noise, ensemble=ensemble)
     if strength == 1:
         return restored
     # A batch may be most of the memory: no second one. One picture may be of shared channels.
@@ -113,6 +118,7 @@ def run(
     progress: tiles.Progress,
     holes: Tensor | None = None,
     noise: float | None = None,
+    ensemble: bool = False,
 ) -> Tensor:
     """What a network makes of ``[1 h w c]`` of 1 or 3 channels: as many, larger by its factor; grey
     stays grey.
@@ -120,7 +126,7 @@ def run(
     Args:
         holes: ``[h w]``, for a network that takes a mask; tiles without a hole come back as they
             are.
-        noise: as :func:`enlarge`.
+        noise, ensemble: as :func:`enlarge`.
     """
     grey = image.shape[3] == 1 or bool((image == image[..., :1]).all())
     x = image.movedim(3, 1)
@@ -139,7 +145,7 @@ def run(
         return part[:, :-1] if masked and not part[:, -1:].any() else made(part)
 
     y = tiles.run(
-        call,
+        tiles.ensemble(call) if ensemble else call,
         x,
         scale=pictures.scale,
         sizes=pictures.sizes,

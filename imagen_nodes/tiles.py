@@ -141,6 +141,28 @@ def _run(
     return result
 
 
+def ensemble(call: Call) -> Call:
+    """The mean of what ``call`` makes of a window's eight orientations, each turned back: a network
+    errs differently in each, unless it is perfect. Takes eight times as long.
+
+    Source: Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution" (EDSR+),
+    2017, geometric self-ensemble.
+    """
+
+    def run(picture: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for mirrored, quarters in itertools.product((False, True), range(4)):
+            x = torch.rot90(picture.mT if mirrored else picture, quarters, (2, 3))
+            y = call(x.contiguous(memory_format=torch.channels_last))
+            y = torch.rot90(y, -quarters, (2, 3))
+            y = y.mT if mirrored else y
+            total = y / 8 if total is None else total.add_(y, alpha=1 / 8)
+        assert total is not None
+        return total
+
+    return run
+
+
 def padded(picture: Tensor, sizes: Sizes) -> Tensor:
     """``[b c h w]`` padded, as :func:`run` pads it, to a size that the network takes."""
     y, x = (_source(side, sizes.fit(side)).to(picture.device) for side in picture.shape[2:])

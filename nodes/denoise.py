@@ -38,9 +38,16 @@ class Denoise(Node):
     noise: Annotated[float, Field(ge=0, le=100), Widget(step=1.0), Added()] = 0.0
     """How strong the noise is, its deviation in steps of 1/255, for a network that is told, as ours
     is; 0: estimated. More than that smooths more."""
+    ensemble: Annotated[bool, Added()] = False
+    """Restore each picture in its eight orientations and take the mean: closer to the original, by
+    a ninth of a decibel or more with ours, in eight times the time."""
 
     def run(self, host: Host) -> Images:
         from imagen_nodes import super_resolution
 
         noise = self.noise / 255 if self.noise else None
-        return Images(super_resolution.restore(host, self.model, self.image, self.strength, noise))
+        return Images(
+            super_resolution.restore(
+                host, self.model, self.image, self.strength, noise, self.ensemble
+            )
+        )

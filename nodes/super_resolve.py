@@ -6,7 +6,7 @@ from pydantic import Field
 
 from imagen_nodes.graph.host import Host
 from imagen_nodes.graph.node import Node
-from imagen_nodes.graph.sockets import Image, Model, Widget
+from imagen_nodes.graph.sockets import Added, Image, Model, Widget
 
 
 class Images(NamedTuple):
@@ -36,10 +36,20 @@ class SuperResolve(Node):
     resize: Literal["lanczos", "bicubic"] = "lanczos"
     """How to reach other factors, and to enlarge alpha. Both average what they shrink; lanczos is
     sharper, bicubic rings less."""
+    ensemble: Annotated[bool, Added()] = False
+    """Enlarge each picture in its eight orientations and take the mean: closer to the original, and
+    smoother, in eight times the time."""
 
     def run(self, host: Host) -> Images:
         from imagen_nodes import super_resolution
 
         return Images(
-            super_resolution.enlarge(host, self.model, self.image, self.factor, self.resize)
+            super_resolution.enlarge(
+                host,
+                self.model,
+                self.image,
+                self.factor,
+                self.resize,
+                ensemble=self.ensemble,
+            )
         )

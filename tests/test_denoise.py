@@ -34,9 +34,9 @@ def model_of(architecture):
     return Model("small.safetensors", card, architecture, network)
 
 
-def restore(model, image, *strength):
+def restore(model, image, *strength, **options):
     with torch.inference_mode():
-        return super_resolution.restore(LocalHost(), model, image, *strength)
+        return super_resolution.restore(LocalHost(), model, image, *strength, **options)
 
 
 @pytest.mark.parametrize("unshuffle", [1, 2])
@@ -47,6 +47,23 @@ def test_the_result_and_part_of_the_way(unshuffle, strength):
         result = small.network(image.movedim(3, 1)).movedim(1, 3).clamp(0, 1)
     wanted = image + strength * (result - image)
     torch.testing.assert_close(restore(small, image, strength), wanted, rtol=0, atol=1e-5)
+
+
+def test_the_mean_over_eight_orientations():
+    """Turned by hand, as somebody would who has no such option; the noise is estimated once."""
+    small, image = drawn(TOLD), noise(1, 20, 34, 3)
+    level = noise_level(image[0].movedim(2, 0))
+    wanted = torch.zeros_like(image)
+    for picture, back in ((image, False), (image.transpose(1, 2), True)):
+        for turns in range(4):
+            x = torch.rot90(picture, turns, (1, 2))
+            y = torch.rot90(restore(small, x, noise=level), -turns, (1, 2))
+            wanted += (y.transpose(1, 2) if back else y) / 8
+    found = restore(small, image, ensemble=True)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert float((found - restore(small, image)).abs().max()) > 1e-2
+    half = restore(small, image, 0.5, ensemble=True)
+    torch.testing.assert_close(half, (image + wanted) / 2, rtol=0, atol=1e-5)
 
 
 UNET = ResidualUNet(widths=(8, 8, 8), blocks=1, middle=1)
@@ -155,9 +172,9 @@ def test_broken_pixels_are_refused():
         restore(model(), image)
 
 
-@pytest.mark.parametrize("options", [{}, {"noise": 30.0}])
+@pytest.mark.parametrize("options", [{}, {"noise": 30.0}, {"noise": 30.0, "ensemble": True}])
 def test_the_workflow(tmp_path, options):
-    """Load Image, Load Checkpoint, Denoise, Save Image; saved before it took a noise, too."""
+    """Load Image, Load Checkpoint, Denoise, Save Image; saved before it took more, too."""
     for folder in ("input", "weights"):
         (tmp_path / folder).mkdir()
     small = drawn(TOLD) if options else model(unshuffle=2)
@@ -182,7 +199,7 @@ def test_the_workflow(tmp_path, options):
     )
     results = runner.run(tmp_path / "workflow.json")
     (file,) = results["4"].files
-    told = [30 / 255] if options else []
-    wanted = restore(small, torch.from_numpy(pixels / 255.0).float()[None], 0.5, *told)[0]
+    more = options | {"noise": 30 / 255} if options else {}
+    wanted = restore(small, torch.from_numpy(pixels / 255.0).float()[None], 0.5, **more)[0]
     difference = np.asarray(Image.open(file)).astype(int) - (wanted * 255).byte().numpy()
     assert np.abs(difference).max() <= 1

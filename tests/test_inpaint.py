@@ -274,6 +274,8 @@ def test_a_run_from_the_command_line_to_the_evaluation(pictures, capsys) -> None
     assert values.keys() == {"PSNR-Y", "PSNR-RGB", "SSIM", "LPIPS-squeeze"}
     assert main(["evaluate", str(weights), "--data", "pictures", "--noise", "5"]) == 2
     assert "fills in what a mask covers" in capsys.readouterr().err
+    assert main(["evaluate", str(weights), "--data", "pictures", "--ensemble"]) == 2
+    assert "--ensemble is for networks that restore or enlarge" in capsys.readouterr().err
 
 
 def test_the_evaluator_runs_what_the_node_runs() -> None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
 
-from imagen_nodes import checkpoint
+from imagen_nodes import checkpoint, tiles
 from imagen_nodes.__main__ import main
 from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.evaluation import restoration
@@ -517,7 +517,7 @@ def test_a_denoiser_from_pictures_to_a_file(place, capsys, noise_map):
     assert best.architecture == ResidualUNet.model_validate(net)
     evaluated = {
         words: evaluation(capsys, [path, "--data", "pictures", "--noise", "25", *words])
-        for words in ((), ("--told",), ("--unclipped",), ("--told", "--unclipped"))
+        for words in ((), ("--told",), ("--unclipped",), ("--told", "--unclipped"), ("--ensemble",))
     }
     for words, found in evaluated.items():
         figures = []
@@ -533,11 +533,17 @@ def test_a_denoiser_from_pictures_to_a_file(place, capsys, noise_map):
                 level = 25 / 255 if "--told" in words else noise_level(seen[0])
                 seen = torch.cat([seen, torch.full_like(seen[:, :1], level)], 1)
             with torch.inference_mode():
-                y = best.network(seen).clamp(0, 1).mul(255).round().div(255)
+                clamped = restored_by(best.network)
+                y = (tiles.ensemble(clamped) if "--ensemble" in words else clamped)(seen)
+                y = y.mul(255).round().div(255)
             figures.append(float(psnr_rgb(y * 2 - 1, x * 2 - 1, 0)))
         assert found == pytest.approx(np.mean(figures), abs=1e-3)
     assert (evaluated["--told",] != evaluated[()]) == noise_map
-    assert evaluated["--unclipped",] != evaluated[()]
+    assert len({evaluated[()], evaluated["--unclipped",], evaluated["--ensemble",]}) == 3
+
+
+def restored_by(network):
+    return lambda x: network(x).clamp(0, 1)
 
 
 def evaluation(capsys, words):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imagen_nodes import checkpoint, images, super_resolution
+from imagen_nodes import checkpoint, images, super_resolution, tiles
 from imagen_nodes.checkpoint import Card, Model
 from imagen_nodes.errors import Cancelled, CheckpointError, DataError
 from imagen_nodes.folders import shipped
@@ -181,8 +181,10 @@ def test_a_cancelled_run_stops_within_a_tile():
     assert not any(module._forward_pre_hooks for module in small.network.modules())
 
 
-def test_the_workflow(tmp_path):
-    """Load Image, Load Checkpoint, Super-Resolve, Save Image."""
+@pytest.mark.parametrize("ensemble", [None, False, True])
+def test_the_workflow(tmp_path, ensemble):
+    """Load Image, Load Checkpoint, Super-Resolve, Save Image; saved before it had an ensemble,
+    too."""
     for folder in ("input", "weights"):
         (tmp_path / folder).mkdir()
     small = model()
@@ -199,6 +201,8 @@ def test_the_workflow(tmp_path):
         "4": {"class_type": "SaveImage",
               "inputs": {"images": ["3", 0], "filename_prefix": "large"}},
     }  # fmt: skip
+    if ensemble is not None:
+        workflow["3"]["inputs"]["ensemble"] = ensemble
     (tmp_path / "workflow.json").write_text(json.dumps(workflow))
     runner = Runner(
         input=tmp_path / "input", output=tmp_path / "output", weights=[tmp_path / "weights"]
@@ -207,6 +211,9 @@ def test_the_workflow(tmp_path):
     (file,) = results["4"].files
     image = torch.from_numpy(pixels / 255.0).float()[None]
     wanted = plainly(small, image)[0]
+    if ensemble:
+        call = tiles.ensemble(lambda x: plainly(small, x.movedim(1, 3)).movedim(3, 1))
+        wanted = call(image.movedim(3, 1)).movedim(1, 3)[0]
     torch.testing.assert_close(results["3"]["image"][0], wanted, rtol=0, atol=1e-5)
     difference = np.asarray(Image.open(file)).astype(int) - (wanted * 255).byte().numpy()
     assert np.abs(difference).max() <= 1

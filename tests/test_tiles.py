@@ -50,6 +50,19 @@ def test_tiled_is_untiled(scale, h, w, blend):
     torch.testing.assert_close(found, network(picture), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_an_ensemble_is_the_mean_over_eight_orientations(scale):
+    """Written out by flips and transposes, where the code turns."""
+    network, picture = Known(scale), noise(1, 3, 9, 14)
+    wanted = 0
+    for axes in ((), (2,), (3,), (2, 3)):
+        wanted = wanted + network(picture.flip(axes)).flip(axes)
+        wanted = wanted + network(picture.flip(axes).mT).mT.flip(axes)
+    found = tiles.ensemble(network)(picture)
+    torch.testing.assert_close(found, wanted / 8, rtol=0, atol=1e-6)
+    assert float((found - network(picture)).abs().max()) > 1e-3
+
+
 def test_too_small_an_overlap_is_seen_and_blended():
     """What the test above would miss if the windows were not tiles at all."""
     network, picture = Known(1), noise(1, 3, 64, 64)

@@ -430,6 +430,8 @@ def test_evaluate_pairs(place, weights, capsys):
     Image.new("RGB", (41, 24)).save(place / "some" / "odd.png")
     assert main(["evaluate", "small.safetensors", "--data", "some/odd.png"]) == 1
     assert "For pictures that are no pairs give --target" in capsys.readouterr().err
+    assert main(["evaluate", "small.safetensors", "--data", "some", "--ensemble"]) == 2
+    assert "--ensemble is for networks that restore or enlarge" in capsys.readouterr().err
 
 
 def test_evaluate_sets(place, weights, capsys):

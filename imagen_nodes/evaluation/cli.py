@@ -80,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "have it",
     )
     parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="restore or enlarge pictures in eight orientations, and take the mean",
+    )
+    parser.add_argument(
         "--samples", type=int, default=50_000, metavar="N", help="images to draw (default: 50000)"
     )
     parser.add_argument(
@@ -128,6 +133,11 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
     keep_memory()
     model = open_model(args.weights)
     a, pictures = model.architecture, model.architecture.pictures
+    restores = pictures and not pictures.masked and model.card.task != "translation"
+    if args.ensemble and not restores:
+        raise UsageError(
+            f"--ensemble is for networks that restore or enlarge pictures; {args.weights} does not"
+        )
     device = open_device(args.device)
     result: Result | RestorationResult | TranslationResult
     if isinstance(a, GeneratorArchitecture):
@@ -304,7 +314,9 @@ def _restoration(
         total = 2 * len(paths)
         without = restoration.by_nearest if needs.masked else restoration.by_bicubic(scale)
         noise = args.noise / 255 if args.told else None
-        ours = restoration.by_network(model, needs, device, noise, not args.unclipped)
+        ours = restoration.by_network(
+            model, needs, device, noise, not args.unclipped, args.ensemble
+        )
         ways = (ours, without)
         for way, restore in enumerate(ways):
             pictures = restoration.read(

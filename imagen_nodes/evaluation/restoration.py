@@ -69,6 +69,7 @@ def by_network(
     device: torch.device,
     noise: float | None = None,
     clamped: bool = True,
+    ensemble: bool = False,
 ) -> Restore:
     """``model``, whose network is on ``device``, in float32, in tiles. One that fills in takes the
     mask as the last channel of pictures.
@@ -77,6 +78,7 @@ def by_network(
         noise: what a network is told that wants to know how strong the noise is, the deviation
             where pictures are in 0..1; none: it is estimated, in each picture.
         clamped: whether pictures are brought to 0..1 before.
+        ensemble: the mean over a picture's eight orientations, of one that fills in nothing.
     """
     more = needs.masked or needs.noise_map
     call = images.through(model.network, model.card.value_range, device, more, clamped)
@@ -91,6 +93,7 @@ def by_network(
 
     if needs.masked:
         return fill
+    call = tiles.ensemble(call) if ensemble else call
 
     def restore(seen: Tensor) -> Tensor:
         grey = needs.channels == 1  # one picture a channel

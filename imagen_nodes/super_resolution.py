@@ -138,7 +138,7 @@ def run(
     if holes is not None:
         x = torch.cat([x, holes.float().expand(len(x), 1, -1, -1)], 1)
     elif told:
-        x = with_noise_map(x, noise)
+        x = with_noise_map(x, noise, pictures.jpeg_mark)
     made = images.through(running.network, model.card.value_range, running.device, masked or told)
 
     def call(part: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ class Denoise(Node):
     Takes what Load Checkpoint loads: ours, and DnCNN, SCUNet, FBCNN and the rest that spandrel
     knows. How strong the noise is need not be known: it is estimated in each picture, or the
     network sees it. The estimate takes noise to be independent from pixel to pixel and from channel
-    to channel, as a sensor's is; say it yourself for coarser grain, and for noise that has been
-    through JPEG. Pictures of any size are run in tiles, whose seams do not show; each picture of a
+    to channel, as a sensor's is; say it yourself for coarser grain. Where a picture has JPEG's
+    blocks, ours is told so in its place, and takes out those and what noise they hold. Pictures of any size are run in tiles, whose seams do not show; each picture of a
     batch by itself. Alpha is kept, and grey pictures stay grey.
     """
 
@@ -37,7 +37,7 @@ class Denoise(Node):
     grain, and with it detail that the network takes for noise."""
     noise: Annotated[float, Field(ge=0, le=100), Widget(step=1.0), Added()] = 0.0
     """How strong the noise is, its deviation in steps of 1/255, for a network that is told, as ours
-    is; 0: estimated. More than that smooths more."""
+    is; 0: estimated, or JPEG's blocks are found. More than that smooths more."""
     ensemble: Annotated[bool, Added()] = False
     """Restore each picture in its eight orientations and take the mean: closer to the original, by
     a ninth of a decibel or more with ours, in eight times the time."""

@@ -13,7 +13,7 @@ from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.residual_unet import ResidualUNet
-from imagen_nodes.noise_level import noise_level
+from imagen_nodes.noise_level import JPEG_MARK, noise_level
 from imagen_nodes.runner import Runner
 
 
@@ -136,6 +136,19 @@ def test_a_network_that_is_told_how_strong_the_noise_is():
     found, levels = seen_by(small, image, 1.0, 0.2)
     assert levels == pytest.approx([0.2, 0.2])
     assert not torch.allclose(found, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("jpeg_mark", [False, True])
+def test_a_picture_with_jpegs_blocks(jpeg_mark):
+    steps = torch.rand(9, 9, generator=torch.Generator().manual_seed(0))
+    blocks = steps.repeat_interleave(8, 0).repeat_interleave(8, 1)[None, :, :, None]
+    image = (0.5 * blocks + 0.1 * noise(1, 72, 72, 3)).clamp(0, 1)
+    small = drawn(TOLD.model_copy(update={"jpeg_mark": jpeg_mark}))
+    estimate = noise_level(image[0].movedim(2, 0))
+    _, levels = seen_by(small, image)
+    assert levels == pytest.approx([JPEG_MARK if jpeg_mark else estimate])
+    _, levels = seen_by(small, image, 1.0, 0.2)
+    assert levels == pytest.approx([0.2])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

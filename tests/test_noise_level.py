@@ -1,5 +1,6 @@
-"""How strong a picture's noise is, told from the picture."""
+"""How strong a picture's noise is, and whether it has JPEG's blocks, told from the picture."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from imagen_nodes.noise_level import noise_level
+from imagen_nodes.noise_level import JPEG_MARK, has_blocks, noise_level, with_noise_map
 
 DATA = Path(__file__).parent / "data"
 
@@ -76,3 +77,53 @@ def test_many_pixels_cost_no_more(monkeypatch):
     monkeypatch.setattr("imagen_nodes.noise_level._smallest", lambda x: seen.append(x.shape) or 0.0)
     noise_level(torch.rand(3, 2000, 1500))
     assert all(count < 3 * 2**14 and size == 147 for count, size in seen)
+
+
+def compressed(x, quality):
+    file = io.BytesIO()
+    pixels = x.permute(1, 2, 0).mul(255).round().byte().numpy()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
+
+
+@pytest.fixture(scope="module")
+def pearl():
+    """A painting, kept without loss."""
+    with Image.open(DATA / "pearl.png") as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
+
+
+@pytest.mark.parametrize("before", [0, 10, 25])
+@pytest.mark.parametrize("quality", [10, 30, 50])
+def test_blocks_are_found(pearl, quality, before):
+    """Of noisy pictures too, and where they do not begin at the corner."""
+    found = compressed(noisy(pearl, before), quality)
+    assert has_blocks(found)
+    assert has_blocks(found[:, 3:, 5:])
+    assert has_blocks(found[:1])
+
+
+@pytest.mark.parametrize("sigma", [0, 2, 10, 25, 50])
+def test_noise_is_no_blocks(pearl, sigma):
+    assert not has_blocks(noisy(pearl, sigma))
+    assert not any(has_blocks(noisy(picture(), sigma, seed=seed)) for seed in range(20))
+
+
+def test_too_small_for_blocks_or_without_any():
+    assert not has_blocks(torch.rand(3, 1, 1))
+    assert not has_blocks(compressed(noisy(picture(), 25)[:, :32], 10))
+    assert not has_blocks(torch.full((3, 64, 64), 0.5))
+
+
+def test_a_map_says_what_is_found(pearl):
+    """Of each picture, for a network that is told of blocks; what somebody says goes before."""
+    clean, blocks = pearl[:, :160, :160], compressed(pearl[:, :160, :160], 20)
+    both = torch.stack([noisy(clean, 20), blocks])
+    found = with_noise_map(both, None, jpeg_mark=True)
+    assert torch.equal(found[:, :3], both)
+    assert found[0, 3].unique().tolist() == pytest.approx([noise_level(both[0])])
+    assert found[1, 3].unique().tolist() == pytest.approx([JPEG_MARK])
+    plain = with_noise_map(both, None)
+    assert plain[1, 3].unique().tolist() == pytest.approx([noise_level(blocks)])
+    said = with_noise_map(both, 0.1, jpeg_mark=True)
+    assert said[:, 3].unique().tolist() == pytest.approx([0.1])

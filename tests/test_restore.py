@@ -22,7 +22,7 @@ from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, psnr_y, ssim
 from imagen_nodes.foreign import describe
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.residual_unet import ResidualUNet
-from imagen_nodes.noise_level import noise_level
+from imagen_nodes.noise_level import JPEG_MARK, noise_level
 from imagen_nodes.training import degradation
 from imagen_nodes.training.data import open_data, opening
 from imagen_nodes.training.data.pictures import cut, starts, tiles_in
@@ -147,13 +147,22 @@ def test_noise_has_the_deviation_that_it_says():
     assert 46 < varied.max() < 54
 
 
+def test_strengths_that_are_met_most():
+    _, sigma, _ = Noise(sigma=(0, 50), common=(10, 20)).told(smooth(1000, 2), 1, numbers())
+    sigma = sigma * 255
+    assert 0 <= sigma.min() < 2 < 48 < sigma.max() <= 50
+    # Half of them, and a fifth of the others.
+    assert float(((sigma > 10) & (sigma < 20)).float().mean()) == pytest.approx(0.6, abs=0.05)
+
+
 def test_what_is_told_of_the_noise():
     """Its deviation; of compressed pictures none."""
     x = smooth(40, 32)
     made = Noise(sigma=(5, 20), jpeg=0.5, clipped=0)
-    seen, sigma = made.told(x, 1, numbers())
+    seen, sigma, blocks = made.told(x, 1, numbers())
     assert torch.equal(seen, made.apply(x, 1, numbers()))
     compressed = sigma == 0
+    assert torch.equal(blocks, compressed)
     assert 10 < int(compressed.sum()) < 30
     found = (seen - x)[~compressed].flatten(1).std(1)
     torch.testing.assert_close(found, sigma[~compressed], rtol=0.1, atol=0)
@@ -164,9 +173,12 @@ def test_noise_before_compression():
     """Of which some part is told."""
     x = torch.full((200, 3, 16, 16), 0.5)
     fields = {"sigma": (20, 20), "jpeg": 0.5, "quality": (95, 95)}
-    seen, sigma = Noise.model_validate(fields | {"noisy": 0.5}).told(x, 1, numbers())
-    plain, other = Noise.model_validate(fields).told(x, 1, numbers())
+    seen, sigma, _ = Noise.model_validate(fields | {"noisy": 0.5}).told(x, 1, numbers())
+    plain, other, blocks = Noise.model_validate(fields).told(x, 1, numbers())
     compressed = other == 0
+    # Blocks of this quality cannot always be found.
+    assert 30 < int(blocks.sum()) < 70 < int(compressed.sum())
+    assert not blocks[~compressed].any()
     assert torch.equal(seen[~compressed], plain[~compressed])
     assert torch.equal(sigma[~compressed], other[~compressed])
     noise = (seen - x).flatten(1).std(1) * 255
@@ -369,16 +381,22 @@ class Seeing(nn.Module):
         return x[:, :3] + self.bias
 
 
-def test_a_network_that_is_told_of_the_noise():
-    noise = {"kind": "noise", "sigma": [10, 50], "jpeg": 0.3}
-    fields = {"generator": UNET | {"noise_map": True}, "degradation": noise, "turn": False}
+@pytest.mark.parametrize("jpeg_mark", [False, True])
+def test_a_network_that_is_told_of_the_noise(jpeg_mark):
+    """And of JPEG's blocks."""
+    noise = {"kind": "noise", "sigma": [10, 50], "jpeg": 0.3, "noisy": 0.5}
+    net = UNET | {"noise_map": True, "jpeg_mark": jpeg_mark}
+    fields = {"generator": net, "degradation": noise, "turn": False}
     task = Restore.model_validate(SMALL | fields | {"patch": 32})
     clean, network = smooth(8, 32), Seeing()
     (update,) = updates(task, {"generator": network}, clean)
     (x,) = network.seen
     random = numbers()
     patches(clean, 32, random, turn=False)
-    seen, sigma = task.degradation.told(clean, 1, random)
+    seen, sigma, blocks = task.degradation.told(clean, 1, random)
+    assert 0 < int(blocks.sum()) < 8
+    if jpeg_mark:
+        sigma[blocks] = JPEG_MARK
     assert torch.equal(x[:, :3], seen)
     assert torch.equal(x[:, 3], sigma.view(8, 1, 1).expand(8, 32, 32))
     assert value(update.losses["charbonnier"]) == pytest.approx(
@@ -456,7 +474,9 @@ def test_patches_are_halved():
             "needs a penalty that this task does not have",
         ),
         ({"degradation": {"kind": "noise", "sigma": [30, 20]}}, "sigma: 30.0 to 20.0"),
+        ({"degradation": {"kind": "noise", "common": [30, 20]}}, "common: 30.0 to 20.0"),
         ({"generator": UNET | {"noise_map": True}}, "the degradation shrink knows nothing"),
+        ({"generator": UNET | {"jpeg_mark": True}}, "jpeg_mark: is a value of the noise map"),
         ({"halved": 0.5, "patch": 32}, "windows of twice the patch, 64 px, of tiles of 32"),
     ],
 )

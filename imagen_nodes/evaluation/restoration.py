@@ -98,7 +98,7 @@ def by_network(
     def restore(seen: Tensor) -> Tensor:
         grey = needs.channels == 1  # one picture a channel
         x = (seen.transpose(0, 1) if grey else seen).cpu()
-        x = with_noise_map(x, noise) if needs.noise_map else x
+        x = with_noise_map(x, noise, needs.jpeg_mark) if needs.noise_map else x
         y = tiles.run(call, x, scale=needs.scale, sizes=needs.sizes, tiling=needs.tiling)
         return (y.transpose(0, 1) if grey else y).to(seen)
 

@@ -38,6 +38,8 @@ class Pictures(Spec):
     noise_map: bool = False
     """Whether it is told how strong the noise is: its deviation, where pictures are in 0..1, at
     each pixel, as one channel more."""
+    jpeg_mark: bool = False
+    """Whether that channel is ``noise_level.JPEG_MARK`` where a picture has JPEG's blocks."""
     sizes: Sizes = Sizes()
     """The sizes that it takes."""
     reach: Annotated[int, Field(ge=0)] | None = None

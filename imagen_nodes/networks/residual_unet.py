@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -62,9 +62,18 @@ class ResidualUNet(Architecture):
     A translator can do so; what has to keep each pixel's own noise out should not."""
     noise_map: bool = False
     """Whether it is told how strong the noise is, as one channel more."""
+    jpeg_mark: bool = False
+    """Whether that channel also says, by a negative value of its own, that a picture has JPEG's
+    blocks. A network that has to guess it takes some of each for the other."""
     bias: bool = False
     """Whether convolutions have biases: a translator's should, to which black and grey are colours
     like others."""
+
+    @model_validator(mode="after")
+    def _mark_fits(self) -> Self:
+        if self.jpeg_mark and not self.noise_map:
+            raise ValueError("jpeg_mark: is a value of the noise map; set noise_map to true")
+        return self
 
     @property
     def width(self) -> int:
@@ -81,6 +90,7 @@ class ResidualUNet(Architecture):
             channels=self.channels,
             outputs=self.channels,
             noise_map=self.noise_map,
+            jpeg_mark=self.jpeg_mark,
             sizes=Sizes(multiple=multiple * self.unshuffle),
             reach=(2 + outer + inner + multiple) * self.unshuffle,
             tile=TILE,

@@ -32,6 +32,8 @@ Quality = Annotated[int, Field(ge=1, le=100)]
 # The photo degradation draws its factors of size from these filters, as files on the web have been
 # through all of them.
 FILTERS = ("area", "bilinear", "bicubic")
+# Of JPEG of this quality and more the blocks cannot always be found.
+FINE = 75
 
 
 class Shrink(Spec):
@@ -52,6 +54,9 @@ class Noise(Spec):
     """Names this degradation in files."""
     sigma: tuple[Sigma, Sigma] = (0.0, 55.0)
     """Least and greatest deviation, in steps of 1/255; uniform between them."""
+    common: tuple[Sigma, Sigma] | None = None
+    """Limits that every other deviation is drawn between in their place: strengths that are met
+    most; none: null."""
     jpeg: Probability = 0.0
     """Share of the pictures that are compressed, in place of the noise."""
     noisy: Probability = 0.0
@@ -66,19 +71,23 @@ class Noise(Spec):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        check_order(self, "sigma", "quality")
+        check_order(self, "sigma", "quality", *(["common"] if self.common else []))
         return self
 
     def apply(self, images: Tensor, scale: int, random: Numbers) -> Tensor:
         return self.told(images, scale, random)[0]
 
-    def told(self, images: Tensor, scale: int, random: Numbers) -> tuple[Tensor, Tensor]:
+    def told(self, images: Tensor, scale: int, random: Numbers) -> tuple[Tensor, Tensor, Tensor]:
         """And the noise's deviation ``[b]``, where pictures are in 0..1; of compressed pictures 0,
-        or, where they have noise, some part of it: so much an estimate finds."""
+        or, where they have noise, some part of it: so much an estimate finds. And which pictures
+        ``[b]`` have blocks that can be found."""
         x = shrunk(images, scale) if scale > 1 else images
         count = len(x)
-        low, high = self.sigma
-        sigma = (low + (high - low) * random.uniform(count)) / 255
+        sigma = between(random, count, self.sigma)
+        if self.common:
+            usual = between(random, count, self.common)
+            sigma = torch.where(random.uniform(count) < 0.5, usual, sigma)
+        sigma, blocks = sigma / 255, torch.zeros(count, dtype=torch.bool)
         noise = random.normal(count, *x.shape[1:])
         which, quality = random.uniform(count), between(random, count, self.quality)
         if self.grey:
@@ -94,10 +103,12 @@ class Noise(Spec):
                 given = torch.where(both.view(-1, 1, 1, 1).to(x.device), noisy, x)
             noisy[chosen.to(x.device)] = jpeg(given[chosen.to(x.device)], quality[chosen])
             sigma = torch.where(chosen, sigma * part, sigma)
+            blocks = chosen & ((quality < FINE) | (random.uniform(count) < 0.5))
+        told = sigma.to(x.device), blocks.to(x.device)
         if self.clipped == 1:
-            return rounded(noisy), sigma.to(x.device)
+            return rounded(noisy), *told
         clipped = (random.uniform(count) < self.clipped).to(x.device).view(-1, 1, 1, 1)
-        return torch.where(clipped, rounded(noisy), noisy), sigma.to(x.device)
+        return torch.where(clipped, rounded(noisy), noisy), *told
 
 
 class Photo(Spec):

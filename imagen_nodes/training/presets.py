@@ -125,12 +125,21 @@ GAN_LOSS = {
     "discriminator": {"kind": "unet-discriminator", "width": 32},
 }
 X2, X4 = ({"generator": {"scale": scale, "slopes": "layer"}} for scale in (2, 4))
-SAME_SIZE = {"generator": {"kind": "residual-unet", "noise_map": True}}
+SAME_SIZE = {
+    "generator": {
+        "kind": "residual-unet",
+        "widths": (64, 56, 72),
+        "middle": 1,
+        "noise_map": True,
+        "jpeg_mark": True,
+    }
+}
 FROM_WEB = {"degradation": {"kind": "photo"}}
 NOISY = {
     "degradation": {
         "kind": "noise",
-        "jpeg": 0.3,
+        "common": (10, 30),
+        "jpeg": 0.25,
         "noisy": 0.5,
         "quality": (10, 95),
         "grey": 0.1,

@@ -23,7 +23,7 @@ from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
 from ...networks.residual_unet import ResidualUNet
 from ...networks.unet_discriminator import UNetDiscriminator
-from ...noise_level import with_noise_map
+from ...noise_level import JPEG_MARK, with_noise_map
 from ...spec import by_kind
 from ..data.dataset import Dataset
 from ..degradation import Degradation, Noise, Probability, Shrink, seeded
@@ -224,7 +224,9 @@ class Restore(Task):
         if not self.generator.pictures.noise_map:
             return self.degradation.apply(clean, self.scale, random)
         assert isinstance(self.degradation, Noise)
-        seen, sigma = self.degradation.told(clean, self.scale, random)
+        seen, sigma, blocks = self.degradation.told(clean, self.scale, random)
+        if self.generator.pictures.jpeg_mark:
+            sigma = torch.where(blocks, JPEG_MARK, sigma)
         return with_noise_map(seen, sigma)
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:

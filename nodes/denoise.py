@@ -20,8 +20,9 @@ class Denoise(Node):
     knows. How strong the noise is need not be known: it is estimated in each picture, or the
     network sees it. The estimate takes noise to be independent from pixel to pixel and from channel
     to channel, as a sensor's is; say it yourself for coarser grain. Where a picture has JPEG's
-    blocks, ours is told so in its place, and takes out those and what noise they hold. Pictures of any size are run in tiles, whose seams do not show; each picture of a
-    batch by itself. Alpha is kept, and grey pictures stay grey.
+    blocks, ours is told that instead, and takes out the blocks and what noise there is. Pictures of
+    any size are run in tiles, whose seams do not show; each picture of a batch by itself. Alpha is
+    kept, and grey pictures stay grey.
     """
 
     id = "ImagenDenoise"
@@ -40,7 +41,7 @@ class Denoise(Node):
     is; 0: estimated, or JPEG's blocks are found. More than that smooths more."""
     ensemble: Annotated[bool, Added()] = False
     """Restore each picture in its eight orientations and take the mean: closer to the original, by
-    a ninth of a decibel or more with ours, in eight times the time."""
+    a tenth of a decibel with ours, in eight times the time."""
 
     def run(self, host: Host) -> Images:
         from imagen_nodes import super_resolution

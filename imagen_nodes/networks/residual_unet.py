@@ -37,8 +37,9 @@ from .fused import RELU, FusedConv2d
 
 # First weights of the convolutions that end a residual block, over He's.
 LAST = 0.1
-# Longest side to run at once, px: in 32 channels 128 MiB of float32.
-TILE = 1024
+# Longest side to run at once, px, with at most so many channels a pixel: 128 MiB of float32. With
+# more it is shorter.
+TILE, CHANNELS = 1024, 32
 
 Width = Annotated[int, Field(ge=8, le=512, multiple_of=8)]
 
@@ -83,6 +84,7 @@ class ResidualUNet(Architecture):
     @property
     def pictures(self) -> Pictures:
         multiple = 2 ** (len(self.widths) - 1)
+        channels = max(CHANNELS, self.width // self.unshuffle**2)
         # Positions: of a 3x3 convolution at size 1/s, s; of the halvings, up to one of the next
         # size.
         outer, inner = 4 * self.blocks * (multiple - 1), 2 * self.middle * multiple
@@ -93,7 +95,7 @@ class ResidualUNet(Architecture):
             jpeg_mark=self.jpeg_mark,
             sizes=Sizes(multiple=multiple * self.unshuffle),
             reach=(2 + outer + inner + multiple) * self.unshuffle,
-            tile=TILE,
+            tile=int(TILE * math.sqrt(CHANNELS / channels)),
         )
 
     def build(self) -> ResidualUNetNetwork:

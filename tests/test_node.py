@@ -122,8 +122,8 @@ def test_ids_are_file_formats():
         ("ImagenGenerate", "model", "latent", "noise"),
         ("ImagenImageGrid", "image", "columns", "gap", "background"),
         ("ImagenRankByDiscriminator", "model", "image", "count", "label", "latent"),
-        ("ImagenSuperResolve", "model", "image", "factor", "resize"),
-        ("ImagenDenoise", "model", "image", "strength", "noise"),
+        ("ImagenSuperResolve", "model", "image", "factor", "resize", "ensemble"),
+        ("ImagenDenoise", "model", "image", "strength", "noise", "ensemble"),
         ("ImagenInpaint", "model", "image", "mask", "grow", "blur", "invert"),
         (
             "ImagenStyleTransfer",

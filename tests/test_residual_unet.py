@@ -100,6 +100,13 @@ def test_a_pixel_sees_no_further_than_it_says(fields):
     assert int((rows - place).abs().max()) > 0.7 * reach
 
 
+def test_tiles_of_wide_maps_are_smaller():
+    """So that a map takes as much memory at most."""
+    sides = {w: ResidualUNet(widths=(w, 8), unshuffle=1).pictures.tile for w in (16, 32, 64, 128)}
+    assert sides == {16: 1024, 32: 1024, 64: 724, 128: 512}
+    assert ResidualUNet(widths=(128, 8), unshuffle=2).pictures.tile == 1024
+
+
 def test_tiles_are_the_whole():
     described, built = network(widths=(8, 16), blocks=1, middle=1)
     pictures = described.pictures.model_copy(update={"tile": 64})

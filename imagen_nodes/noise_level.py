@@ -71,7 +71,7 @@ def noise_level(picture: Tensor) -> float:
 def has_blocks(picture: Tensor) -> bool:
     """Whether ``[c h w]`` in 0..1 has JPEG's blocks of 8x8 px, which may begin anywhere: from each
     eighth column, and row, to the next, values differ by more than beside it. Noise that was added
-    later hides them, and a quality over 80 leaves few. False with a side below 35 px."""
+    later can hide them, and a quality over 80 leaves few. False with a side below 35 px."""
     grey = picture.float().mean(0)
     return all(_stepped(x) > SURE for x in (grey, grey.T))
 
@@ -88,7 +88,7 @@ def _stepped(x: Tensor) -> float:
         return 0.0
     phases = excess[: count * BLOCK].view(count, BLOCK)
     means = phases.mean(0)
-    others = torch.cat([phases[:, : means.argmax()], phases[:, means.argmax() + 1 :]], 1)
+    others = phases[:, torch.arange(BLOCK, device=x.device) != means.argmax()]
     chance = others.std() / count**0.5
     return float((means.max() - others.mean()) / chance.clamp(min=1e-9))
 

@@ -1,6 +1,5 @@
 """How strong a picture's noise is, and whether it has JPEG's blocks, told from the picture."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,16 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagen_nodes.noise_level import JPEG_MARK, has_blocks, noise_level, with_noise_map
+from imagen_nodes.training.degradation import jpeg
 
 DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def pearl():
+    """A painting, cracks and canvas and all, kept without loss."""
+    with Image.open(DATA / "pearl.png") as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
 
 
 def random(seed=0):
@@ -56,12 +63,9 @@ def test_where_most_of_it_is_cut_off():
     assert 255 * noise_level(noisy(page, 20)) == pytest.approx(20, rel=0.12)
 
 
-def test_texture_is_no_noise():
-    """A painting, cracks and canvas and all."""
-    pixels = np.asarray(Image.open(DATA / "pearl.png").convert("RGB"))
-    clean = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
-    assert 255 * noise_level(clean) < 4
-    assert 255 * noise_level(noisy(clean, 15)) == pytest.approx(15, rel=0.1)
+def test_texture_is_no_noise(pearl):
+    assert 255 * noise_level(pearl) < 4
+    assert 255 * noise_level(noisy(pearl, 15)) == pytest.approx(15, rel=0.1)
 
 
 @pytest.mark.parametrize(("size", "known"), [
@@ -80,17 +84,7 @@ def test_many_pixels_cost_no_more(monkeypatch):
 
 
 def compressed(x, quality):
-    file = io.BytesIO()
-    pixels = x.permute(1, 2, 0).mul(255).round().byte().numpy()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
-
-
-@pytest.fixture(scope="module")
-def pearl():
-    """A painting, kept without loss."""
-    with Image.open(DATA / "pearl.png") as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
+    return jpeg(x[None], torch.tensor([quality]))[0]
 
 
 @pytest.mark.parametrize("before", [0, 10, 25])

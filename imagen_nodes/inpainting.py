@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from scipy import ndimage
@@ -58,22 +58,27 @@ def inpaint(
     if not masks.any():
         return image
     weight = torch.empty(0)
-    result = tiles.empty(*image.shape)
+    result = tiles.empty(*image.shape) if b > 1 else None
     with host.running(model) as running:
         for i in range(b):
             if i < len(masks):
                 weight = faded(masks[i], grow, blur, lambda i=i: host.progress(i, b))
             if not weight.any():
+                if result is None:
+                    return image
                 result[i] = image[i]
                 continue
             with reporting(host, running.network, i, b) as progress:
                 colour = image[i : i + 1, ..., :3]
                 drawn = run(running, model, pictures, colour, progress, weight > 0)[0]
-            result[i] = image[i]  # not before, so that its memory is not taken while tiles run
+            # Of one picture not before, so that it takes memory that the tiles have left.
+            result = tiles.empty(*image.shape) if result is None else result
+            result[i] = image[i]
             # Some rows at a time: all at once, two more pictures would be in memory.
             rows = (x.split(STRIP) for x in (result[i, ..., :3], drawn, weight[..., None]))
             for part, made, share in zip(*rows, strict=True):
                 part.copy_(torch.where(share > 0, torch.lerp(part, made, share), part))
+    assert result is not None
     return result
 
 
@@ -89,28 +94,36 @@ def faded(
     solid = mask >= 0.5
     if grow < 0:
         # What lies beyond the picture is no border of the mask.
-        kept = _distance(~solid, -grow + 1, report) > -grow
+        kept = torch.empty_like(solid)
+        for rows, away in _distances(~solid, -grow + 1, report):
+            kept[rows] = away > -grow
         mask, solid = torch.where(kept, mask, 0.0), kept
-    beyond = (_distance(solid, max(grow, 0) + blur + 1, report) - max(grow, 0)).clamp(min=0)
-    if not blur:
-        return torch.maximum(mask, (beyond == 0).float())
-    share = (beyond / (blur + 1)).clamp(max=1)
-    fall = torch.cos(share * torch.pi).add(1).div(2)
-    return torch.maximum(mask, torch.where(share < 1, fall, 0.0))
+    result, grown = torch.empty_like(mask), max(grow, 0)
+    for rows, away in _distances(solid, grown + blur + 1, report):
+        beyond = (away - grown).clamp(min=0)
+        if blur:
+            share = (beyond / (blur + 1)).clamp(max=1)
+            added = torch.where(share < 1, torch.cos(share * torch.pi).add(1).div(2), 0.0)
+        else:
+            added = (beyond == 0).float()
+        result[rows] = torch.maximum(mask[rows], added)
+    return result
 
 
-def _distance(solid: Tensor, reach: int, report: Callable[[], object]) -> Tensor:
-    """How far the nearest solid pixel is, ``[h w]``, px; at most ``reach``."""
-    found = torch.full(solid.shape, float(reach))
+def _distances(
+    solid: Tensor, reach: int, report: Callable[[], object]
+) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows of ``solid [h w]`` at a time, so that little memory is taken: which, and how far
+    the nearest solid pixel is from each of theirs ``[rows w]``, px; at most ``reach``."""
     for start in range(0, len(solid), STRIP):
-        above = max(start - reach, 0)
-        rows = solid[above : start + STRIP + reach]
-        if rows.any():
-            away = ndimage.distance_transform_edt(~rows.numpy())
-            part = found[start : start + STRIP]
-            part.copy_(torch.from_numpy(away)[start - above :][: len(part)].clamp(max=reach))
+        strip, above = slice(start, min(start + STRIP, len(solid))), max(start - reach, 0)
+        seen = solid[above : strip.stop + reach]
+        if seen.any():
+            away = torch.from_numpy(ndimage.distance_transform_edt(~seen.numpy()))
+            yield strip, away[start - above :][: strip.stop - start].float().clamp(max=reach)
+        else:
+            yield strip, torch.full((strip.stop - start, solid.shape[1]), float(reach))
         report()
-    return found
 
 
 def _pictures(model: Model) -> Pictures:

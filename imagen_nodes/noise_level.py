@@ -93,13 +93,12 @@ def _stepped(x: Tensor) -> float:
     return float((means.max() - others.mean()) / chance.clamp(min=1e-9))
 
 
-def with_noise_map(
-    pictures: Tensor, noise: Tensor | float | None, jpeg_mark: bool = False
-) -> Tensor:
-    """``[b c h w]`` with one channel more: the noise's deviation, in the pictures' values, of all
-    or ``[b]``; none: what :func:`noise_level` finds in each.
+def noise_map(pictures: Tensor, noise: Tensor | float | None, jpeg_mark: bool = False) -> Tensor:
+    """``[b 1 h w]`` for pictures ``[b c h w]``: the noise's deviation, in the pictures' values, one
+    value a picture, whose memory its pixels share.
 
     Args:
+        noise: of all, or ``[b]``; none: what :func:`noise_level` finds in each.
         jpeg_mark: in place of what it finds, ``JPEG_MARK`` where :func:`has_blocks`.
     """
     if noise is None:
@@ -109,7 +108,14 @@ def with_noise_map(
         )
         noise = torch.tensor(list(found))
     levels = torch.as_tensor(noise).to(pictures).view(-1, 1, 1, 1)
-    return torch.cat([pictures, levels.expand_as(pictures[:, :1])], 1)
+    return levels.expand_as(pictures[:, :1])
+
+
+def with_noise_map(
+    pictures: Tensor, noise: Tensor | float | None, jpeg_mark: bool = False
+) -> Tensor:
+    """``[b c h w]`` with one channel more, :func:`noise_map`."""
+    return torch.cat([pictures, noise_map(pictures, noise, jpeg_mark)], 1)
 
 
 def _smallest(patches: Tensor) -> float:

@@ -14,7 +14,7 @@ from .checkpoint import Model, Running
 from .errors import CheckpointError, DataError
 from .graph.host import Host
 from .networks.architecture import Pictures
-from .noise_level import with_noise_map
+from .noise_level import noise_map
 
 # Seconds between two looks at whether somebody has cancelled, within a tile.
 PATIENCE = 0.25
@@ -134,12 +134,13 @@ def run(
         x = (x[:, :1] if grey else x).transpose(0, 1)
     elif x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
-    masked, told = holes is not None, pictures.noise_map
+    masked, more = holes is not None, None
     if holes is not None:
-        x = torch.cat([x, holes.float().expand(len(x), 1, -1, -1)], 1)
-    elif told:
-        x = with_noise_map(x, noise, pictures.jpeg_mark)
-    made = images.through(running.network, model.card.value_range, running.device, masked or told)
+        more = holes.expand(len(x), 1, -1, -1)
+    elif pictures.noise_map:
+        more = noise_map(x, noise, pictures.jpeg_mark)
+    network, device = running.network, running.device
+    made = images.through(network, model.card.value_range, device, more is not None)
 
     def call(part: Tensor) -> Tensor:
         return part[:, :-1] if masked and not part[:, -1:].any() else made(part)
@@ -151,6 +152,7 @@ def run(
         sizes=pictures.sizes,
         tiling=pictures.tiling,
         progress=progress,
+        more=more,
     )
     y = y.transpose(0, 1) if pictures.channels == 1 else y
     y = y.mean(1, keepdim=True) if grey else y

@@ -95,11 +95,16 @@ def run(
     sizes: Sizes | None = None,
     tiling: Tiling | None = None,
     progress: Progress = lambda done, total: None,
+    more: Tensor | None = None,
 ) -> Tensor:
     """``call`` on a batch of pictures ``[b c h w]`` -> float32 ``[b out scale*h scale*w]`` on the
     CPU, in channels_last. Each picture is run alone, so that it does not depend on its batch.
 
     Where memory runs out, the whole is begun again in tiles of half the size.
+
+    Args:
+        more: ``[b n h w]``, any type: channels that each window has after the picture's. Joined to
+            the whole picture they would take its memory once more.
 
     Raises:
         DataError: memory runs out in the smallest tiles too, or for the result.
@@ -107,7 +112,7 @@ def run(
     sizes, tiling = sizes or Sizes(), tiling or Tiling()
     while True:
         try:
-            return _run(call, picture, scale, sizes, tiling, progress)
+            return _run(call, picture, more, scale, sizes, tiling, progress)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -124,14 +129,24 @@ def run(
 
 
 def _run(
-    call: Call, picture: Tensor, scale: int, sizes: Sizes, tiling: Tiling, progress: Progress
+    call: Call,
+    picture: Tensor,
+    more: Tensor | None,
+    scale: int,
+    sizes: Sizes,
+    tiling: Tiling,
+    progress: Progress,
 ) -> Tensor:
     b, _, h, w = picture.shape
     rows, columns = _axes(h, w, scale, sizes, tiling)
     windows = list(itertools.product(range(b), rows.spans, columns.spans))
     result: Tensor | None = None
     for done, (i, row, column) in enumerate(windows, 1):
-        part = call(_window(picture[i : i + 1], rows, row, columns, column))
+        window = _window(picture[i : i + 1], rows, row, columns, column)
+        if more is not None:
+            extra = _window(more[i : i + 1], rows, row, columns, column)
+            window = torch.cat([window, extra.to(window)], 1)
+        part = call(window.contiguous(memory_format=torch.channels_last))
         if result is None:
             result = empty(b, scale * h, scale * w, part.shape[1]).zero_().permute(0, 3, 1, 2)
         _add(result[i], part[0].float().cpu(), scale, row, column)
@@ -233,7 +248,7 @@ def _window(picture: Tensor, rows: _Axis, row: _Span, columns: _Axis, column: _S
     """One window of the padded picture, in memory of its own."""
     y = rows.source[row.window : row.window + rows.length].to(picture.device)
     x = columns.source[column.window : column.window + columns.length].to(picture.device)
-    return picture[:, :, y][:, :, :, x].contiguous(memory_format=torch.channels_last)
+    return picture[:, :, y][:, :, :, x]
 
 
 def _add(result: Tensor, part: Tensor, scale: int, row: _Span, column: _Span) -> None:

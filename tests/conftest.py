@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import subprocess
 import sys
 import types
 
@@ -29,6 +30,24 @@ def place(tmp_path, monkeypatch):
     """An empty folder, which is the one to work in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def peak():
+    """Runs code in a process of its own; what that printed, and the memory that it took at its
+    highest, with what torch itself takes, GiB."""
+
+    def run(code):
+        # Not ru_maxrss, in which a child begins with its parent's.
+        code += "\nprint(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+        *printed, kib = done.stdout.split()
+        return " ".join(printed), int(kib) / 2**20
+
+    if not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc")
+    return run
 
 
 @pytest.fixture

@@ -442,6 +442,24 @@ def test_tiles_without_a_hole_are_not_run(monkeypatch) -> None:
     assert torch.equal(found[:, :, 100:], image[:, :, 100:])
 
 
+def test_a_large_picture_in_bounded_memory(peak) -> None:
+    """4096 x 4096 px by the weights that ship, kept memory and all; four tiles have a hole."""
+    printed, most = peak(
+        "import torch\n"
+        "from imagen_nodes import foreign, folders, inpainting, memory\n"
+        "from imagen_nodes.graph.local import LocalHost\n"
+        "memory.keep_memory()\n"
+        "model = foreign.open_model(folders.shipped('weights') / 'inpaint.safetensors')\n"
+        "image, mask = torch.rand(1, 4096, 4096, 3), torch.zeros(1, 4096, 4096)\n"
+        "mask[:, 900:1100, 900:1100] = 1\n"
+        "with torch.inference_mode():\n"
+        "    found = inpainting.inpaint(LocalHost(), model, image, mask, 4, 4)\n"
+        "print((found != image).any(3).sum().item() // 10_000)"
+    )
+    assert printed == "4"
+    assert most < 2
+
+
 def test_wrong_input() -> None:
     architecture = Compact(width=8, depth=1)
     card = Card(

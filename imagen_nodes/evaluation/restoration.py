@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..folders import files
 from ..networks.architecture import Pictures
 from ..networks.squeezenet import SMALLEST
-from ..noise_level import with_noise_map
+from ..noise_level import noise_map
 from .compare import SUFFIXES, read_picture
 from .paired import WINDOW, lpips_network, psnr_rgb, psnr_y, ssim_y
 
@@ -98,8 +98,8 @@ def by_network(
     def restore(seen: Tensor) -> Tensor:
         grey = needs.channels == 1  # one picture a channel
         x = (seen.transpose(0, 1) if grey else seen).cpu()
-        x = with_noise_map(x, noise, needs.jpeg_mark) if needs.noise_map else x
-        y = tiles.run(call, x, scale=needs.scale, sizes=needs.sizes, tiling=needs.tiling)
+        told = noise_map(x, noise, needs.jpeg_mark) if needs.noise_map else None
+        y = tiles.run(call, x, scale=needs.scale, sizes=needs.sizes, tiling=needs.tiling, more=told)
         return (y.transpose(0, 1) if grey else y).to(seen)
 
     return restore

@@ -4,6 +4,7 @@ its result is evaluated."""
 import io
 import itertools
 import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -545,7 +546,7 @@ def test_a_denoiser_from_pictures_to_a_file(place, capsys, noise_map):
             torch.from_numpy(np.array(Image.open(p))).permute(2, 0, 1)[None] / 255
             for p in sorted(Path("pictures").iterdir())
         ]
-        degrade = degradation.degradation_of(best, 25, "--unclipped" not in words)
+        degrade = degradation.degradation_of(best, 25, clipped="--unclipped" not in words)
         for i, x in enumerate(clean):
             seen = degrade(x, i)
             assert bool((seen < 0).any()) == ("--unclipped" in words)
@@ -639,8 +640,28 @@ def test_evaluate(place, capsys):
     assert found["figures"][0]["reference"] == "odd"
     saved = checkpoint.inspect(Path(weights)).card.quality
     assert [figure.value for figure in saved] == [f["value"] for f in found["figures"]]
-    assert main(["evaluate", weights, "--data", "odd", "--noise", "10"]) == 0
-    assert "means of 3 pictures of odd" in capsys.readouterr().out
+    more = ["--noise", "10", "--jpeg", "30", "--ensemble"]
+    assert main(["evaluate", weights, "--data", "odd", *more, "--save"]) == 0
+    otherwise = "odd, noise of 10/255, JPEG of quality 30, ensemble"
+    assert f"means of 3 pictures of {otherwise}" in capsys.readouterr().out
+    assert main(["evaluate", weights, "--data", "odd", "--save"]) == 0
+    both = checkpoint.inspect(Path(weights)).card.quality
+    assert [figure.reference for figure in both] == 4 * [otherwise] + 4 * ["odd"]
+    assert both[4:] == saved
+
+
+def test_noise_and_jpeg_are_what_files_have():
+    card = types.SimpleNamespace(training=None)
+    model = types.SimpleNamespace(architecture=ResidualUNet.model_validate(UNET), card=card)
+    x = smooth(1, 40)
+    noisy = degradation.degradation_of(model, 20)(x, 3)
+    for sigma, given in ((None, x), (20, noisy)):
+        file = io.BytesIO()
+        pixels = given[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+        Image.fromarray(pixels).save(file, "JPEG", quality=30)
+        wanted = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
+        found = degradation.degradation_of(model, sigma, 30)(x, 3)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -649,6 +670,11 @@ def test_evaluate(place, capsys):
         (["--data", "nothing"], "nothing: no pictures there"),
         (["--data", "tiny"], "8x8 px; needs 17 px each way"),
         (["--data", "pictures", "--noise", "300"], "--noise takes a deviation of 0 to 255"),
+        (["--data", "pictures", "--jpeg", "0"], "--jpeg takes a quality of 1 to 100"),
+        (
+            ["--data", "pictures", "--noise", "9", "--jpeg", "9", "--unclipped"],
+            "--unclipped: a JPEG file cuts its values; leave --jpeg or this out",
+        ),
         (["--data", "pictures", "--told"], "--told is about the noise that --noise SIGMA adds"),
     ],
 )

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 # Decodes the pictures at a path to a height and width, and a number of channels.
 Opener = Callable[[Path, tuple[int, int], int], "Pictures"]
-# What makes the pictures that a network restores; or noise of a deviation, in steps of 1/255, which
-# is clipped or not.
-DegradationOf = Callable[["Model", float | None, bool], "Degrade"]
+# What makes the pictures that a network restores; or noise of a deviation, in steps of 1/255, and
+# JPEG of a quality, the noise clipped or not.
+DegradationOf = Callable[["Model", float | None, int | None, bool], "Degrade"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIGMA",
         help="restore pictures with noise of this deviation, in steps of 1/255 (default: what the "
         "network was trained on)",
+    )
+    parser.add_argument(
+        "--jpeg",
+        type=int,
+        metavar="QUALITY",
+        help="restore pictures that are JPEG files of this quality, 1 to 100; with --noise they "
+        "have that first",
     )
     parser.add_argument(
         "--told",
@@ -112,7 +119,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, metavar="DIR", help="keep the real pictures' features there"
     )
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--save", action="store_true", help="write the figures into the card")
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="write the figures into the card, beside those of other pictures",
+    )
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
 
 
@@ -152,7 +163,7 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
         if model.card.task == "translation":
             result = _translation(args, model, pictures, device, open_data)
         else:
-            degrade = degradation_of(model, args.noise, not args.unclipped)
+            degrade = degradation_of(model, args.noise, args.jpeg, not args.unclipped)
             result = _restoration(args, model, pictures, device, degrade)
     else:
         kind = model.card.architecture["kind"]
@@ -166,7 +177,10 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
         print(result)
         print(*(f"warning: {doubt}" for doubt in result.doubts), sep="\n", file=sys.stderr)
     if args.save:
-        card = model.card.model_copy(update={"quality": tuple(result.figures)})
+        # What was found on other pictures, or on the same degraded otherwise, goes on to hold.
+        found = {(figure.metric, figure.reference): figure for figure in result.figures}
+        kept = [old for old in model.card.quality if (old.metric, old.reference) not in found]
+        card = model.card.model_copy(update={"quality": (*kept, *found.values())})
         checkpoint.recard(args.weights, card)
     return 0
 
@@ -322,10 +336,20 @@ def _restoration(
             pictures = restoration.read(
                 paths, scale, least, lambda i, way=way: progress(way * len(paths) + i, total)
             )
-            found.append(restoration.figures(restore, degrade, pictures, crop, args.data.name))
+            found.append(restoration.figures(restore, degrade, pictures, crop, _reference(args)))
         progress(total, total)
     name = "bicubic" if scale > 1 else "nearest pixel" if needs.masked else "as given"
     return RestorationResult(found[0], found[1], name)
+
+
+def _reference(args: argparse.Namespace) -> str:
+    """The pictures, and what was asked of them beyond what a network was trained for."""
+    words = [args.data.name]
+    if args.noise is not None:
+        words.append(f"noise of {args.noise:g}/255")
+    if args.jpeg is not None:
+        words.append(f"JPEG of quality {args.jpeg}")
+    return ", ".join(words + [x for x in ("told", "unclipped", "ensemble") if getattr(args, x)])
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -333,6 +357,10 @@ def _check(args: argparse.Namespace) -> None:
 
     if args.noise is not None and not 0 <= args.noise <= 255:
         raise UsageError("--noise takes a deviation of 0 to 255")
+    if args.jpeg is not None and not 1 <= args.jpeg <= 100:
+        raise UsageError("--jpeg takes a quality of 1 to 100")
+    if args.jpeg is not None and args.unclipped:
+        raise UsageError("--unclipped: a JPEG file cuts its values; leave --jpeg or this out")
     for name in ("told", "unclipped"):
         if getattr(args, name) and args.noise is None:
             raise UsageError(f"--{name} is about the noise that --noise SIGMA adds; give that too")

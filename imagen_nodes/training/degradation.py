@@ -134,25 +134,32 @@ Degradation = Annotated[Shrink | Noise | Photo, Field(discriminator="kind")]
 
 
 def degradation_of(
-    model: Model, sigma: float | None, clipped: bool = True
+    model: Model, sigma: float | None = None, quality: int | None = None, clipped: bool = True
 ) -> Callable[[Tensor, int], Tensor]:
-    """What to restore with a network: noise of the deviation ``sigma``, in steps of 1/255, or what
-    it was trained on; where that is not known, pictures made smaller, or noise of 25; masks of 10
-    to 50% for a network that fills in. Takes clean pictures ``[b c h w]`` in 0..1 and the first
-    one's number, on which random numbers depend. ``clipped`` noise is in 0..1 and steps of 1/255.
+    """What to restore with a network: noise of the deviation ``sigma``, in steps of 1/255, and then
+    JPEG of a ``quality`` (1 to 100), or what it was trained on; where that is not known, pictures
+    made smaller, or noise of 25; masks of 10 to 50% for a network that fills in. Takes clean
+    pictures ``[b c h w]`` in 0..1 and the first one's number, on which random numbers depend.
+    ``clipped`` noise is in 0..1 and steps of 1/255.
 
     Raises:
-        UsageError: a noise is given for a network that fills in."""
+        UsageError: noise or JPEG is asked for, of a network that fills in."""
     pictures = model.architecture.pictures
     assert pictures is not None
     if pictures.masked:
-        if sigma is not None:
-            raise UsageError(f"--noise: {model.name} fills in what a mask covers, without noise")
+        if sigma is not None or quality is not None:
+            name = "--jpeg" if sigma is None else "--noise"
+            raise UsageError(
+                f"{name}: {model.name} fills in what a mask covers, of pictures as they are"
+            )
         return masked()
     scale = pictures.scale
     task = model.card.training.recipe.get("task", {}) if model.card.training else {}
     degradation: Degradation = Shrink() if scale > 1 else Noise(sigma=(25, 25))
-    if sigma is not None:
+    if quality is not None:
+        s = sigma or 0.0
+        degradation = Noise(sigma=(s, s), jpeg=1, noisy=1, quality=(quality, quality))
+    elif sigma is not None:
         degradation = Noise(sigma=(sigma, sigma), clipped=float(clipped))
     elif "degradation" in task:
         degradation = TypeAdapter[Degradation](Degradation).validate_python(task["degradation"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from .checkpoint import Card, Model, has_card, load
 from .errors import CheckpointError
@@ -72,6 +73,8 @@ class ForeignNetwork(Network):
         self._descriptor: Any = descriptor
         self._masked = descriptor.purpose == "Inpainting"
         self._of_faces = descriptor.purpose == "FaceSR"
+        needs = descriptor.size_requirements
+        self._side = (needs.minimum,) * 2 if _of_one_size(descriptor) else None
         self._exact = not descriptor.supports_bfloat16
         self.any_order = descriptor.architecture.name in CONVOLUTIONAL
 
@@ -83,7 +86,10 @@ class ForeignNetwork(Network):
             if self._masked:
                 return self._descriptor(x[:, :-1], x[:, -1:].round())
             if self._of_faces:  # which take and give -1..1, and of that spandrel knows nothing
-                return self.model(x * 2 - 1)[0].add(1).div(2).clamp(0, 1)
+                h, w = x.shape[2:]
+                y = _resized(x, self._side or (h, w))
+                y = self.model(y * 2 - 1)[0].add(1).div(2)
+                return _resized(y, (h, w)).clamp(0, 1)
             return self._descriptor(x)
 
     def initialise(self, random: Generator) -> None:
@@ -130,7 +136,8 @@ def describe(path: Path) -> ModelDescriptor:
         raise CheckpointError(
             f"{path}: without an Imagen card, and its tensors are of no network that spandrel "
             "knows. Use a file that `imagen-nodes train` wrote, or a super-resolution, restoration "
-            "or inpainting network of a known format; if it is a generator, "
+            "or inpainting network of a known format (some, as MAT, it knows once the package "
+            "spandrel_extra_arches is installed); if it is a generator, "
             f"`imagen-nodes import {path.name} -o OUT.safetensors` makes a checkpoint of it"
         ) from error
     except Exception as error:  # spandrel trusts what it is given: whatever it raises is the file's
@@ -198,8 +205,23 @@ def _pictures(descriptor: ModelDescriptor) -> Pictures:
         outputs=descriptor.output_channels,
         masked=descriptor.purpose == "Inpainting",
         tile=TILE if descriptor.tiling is ModelTiling.SUPPORTED else WHOLE,
-        sizes=Sizes(multiple=needs.multiple_of, minimum=max(needs.minimum, 1), square=needs.square),
+        sizes=Sizes(
+            multiple=needs.multiple_of,
+            minimum=max(needs.minimum, 1),
+            square=needs.square or _of_one_size(descriptor),
+        ),
     )
+
+
+def _of_one_size(descriptor: ModelDescriptor) -> bool:
+    """Whether it takes squares of its minimum alone, of which spandrel knows the minimum."""
+    return descriptor.architecture.name == "GFPGAN"
+
+
+def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(x.shape[2:]) == size:
+        return x
+    return F.interpolate(x, size, mode="bicubic", antialias=True)
 
 
 def _add_extra_architectures() -> None:

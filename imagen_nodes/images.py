@@ -106,7 +106,9 @@ def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
     or one each; resized bilinearly, as ComfyUI does.
 
     Raises:
-        DataError: their numbers do not fit."""
+        DataError: their numbers do not fit, or they hold NaN or infinity."""
+    if not torch.isfinite(mask).all():
+        raise DataError("the mask holds NaN or infinity. Look at the node that made it")
     if len(mask) not in (1, count):
         raise DataError(f"{len(mask)} masks for {count} pictures: give one, or one each")
     mask = mask.float().cpu()[:, None]

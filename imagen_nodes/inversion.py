@@ -6,6 +6,8 @@ Sources: Abdal, Qin, Wonka, "Image2StyleGAN", 2019 (w+, pixel and perceptual los
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +21,7 @@ from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
 from .networks.squeezenet import SMALLEST
 from .networks.styled import StyledNetwork
+from .super_resolution import refuse_broken
 
 # Random latents of which the best begins; steps between two previews.
 TRIED, PREVIEW = 256, 10
@@ -50,9 +53,13 @@ def invert(
 
     Raises:
         CheckpointError: ``model`` draws no images.
-        DataError: pictures and masks do not fit together, or there is no such class."""
+        DataError: pictures and masks do not fit together, or hold NaN or infinity, or there is no
+            such class."""
     a = generator_of(model)
     number = latents.classes_of(labels, model.card.class_names, a.classes)[0] if a.classes else None
+    if not len(image):
+        raise DataError("the batch holds no picture")
+    refuse_broken(host, image)
     targets, seen = _targets(a, image, mask)
     total = len(targets) * steps
     found: list[Tensor] = []
@@ -66,7 +73,10 @@ def invert(
             target, weight = (x[i : i + 1].clone().to(device) for x in (targets, seen))
             label = None if number is None else torch.tensor([number], device=device)
             with torch.autocast(device.type, enabled=False):
-                values = _start(a, network, judge, target, weight, label, seed)
+                values = _start(
+                    a, network, judge, target, weight, label, seed,
+                    lambda i=i: host.progress(i * steps, total),
+                )  # fmt: skip
                 values.requires_grad_()
                 adam = torch.optim.Adam([values], rate)
                 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
@@ -93,10 +103,13 @@ def fill(image: Tensor, mask: Tensor, drawn: Tensor) -> Tensor:
     """IMAGE ``image``, with ``drawn``, resized to it, where ``mask`` is 1; other pixels are
     untouched."""
     size = (image.shape[1], image.shape[2])
-    drawn = images.resized(drawn, size, "bicubic")
-    weight = images.fitted_mask(mask, len(image), size)[..., None]
-    colour = torch.where(weight > 0, torch.lerp(image[..., :3], drawn, weight), image[..., :3])
-    return torch.cat([colour, image[..., 3:]], 3)
+    weights = images.fitted_mask(mask, len(image), size)[..., None]
+    result = image.float().cpu()
+    result = result.expand(-1, -1, -1, max(result.shape[3], drawn.shape[3])).clone()
+    for picture, made, weight in zip(result[..., :3], drawn.split(1), weights, strict=True):
+        large = images.resized(made, size, "bicubic")[0]
+        picture.copy_(torch.where(weight > 0, torch.lerp(picture, large, weight), picture))
+    return result
 
 
 class _Judge:
@@ -131,10 +144,6 @@ def _rgb(x: Tensor) -> Tensor:
 
 def _targets(a: GeneratorArchitecture, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """``[b c h w]`` in -1..1 at the generator's size, and what is looked at, ``[b 1 h w]``."""
-    if not len(image):
-        raise DataError("the batch holds no picture")
-    if not torch.isfinite(image).all():
-        raise DataError("a picture holds NaN or infinity. Look at the node that made it")
     resized = images.resized(image.float().cpu(), a.size, "bicubic")
     target = images.for_network(resized, a.channels)
     if mask is None:
@@ -169,8 +178,10 @@ def _start(
     seen: Tensor,
     label: Tensor | None,
     seed: int,
+    report: Callable[[], object],
 ) -> Tensor:
-    """The best of some random latents, and of a styled generator's average w."""
+    """The best of some random latents, and of a styled generator's average w. ``report`` is called
+    before each few."""
     z = latents.sample(TRIED, a.z_dim, seed).values.to(target.device)
     tried = z
     if isinstance(network, StyledNetwork):
@@ -178,7 +189,8 @@ def _start(
         w = network.w_plus(z, labels, psi=0.7)
         average = network.w_avg.expand(1, w.shape[1], -1)
         tried = torch.cat([average, w])
-    losses = torch.cat(
-        [judge(_draw(network, part, label), target, seen) for part in tried.split(BATCH)]
-    )
-    return tried[losses.argmin()][None].clone()
+    losses: list[Tensor] = []
+    for part in tried.split(BATCH):
+        report()
+        losses.append(judge(_draw(network, part, label), target, seen))
+    return tried[torch.cat(losses).argmin()][None].clone()

@@ -79,7 +79,7 @@ def has_blocks(picture: Tensor) -> bool:
 def _stepped(x: Tensor) -> float:
     """By how many deviations of chance every eighth step along the rows of ``[h w]`` is greater
     than its neighbours and than the others are than theirs."""
-    x = x[:: max(1, x.numel() // SEEN)]
+    x = x[:: -(-x.numel() // SEEN)]
     steps = x.diff(dim=1).abs()
     excess = steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2
     excess = excess.clamp(-EDGE, EDGE).mean(0).double()
@@ -109,13 +109,6 @@ def noise_map(pictures: Tensor, noise: Tensor | float | None, jpeg_mark: bool = 
         noise = torch.tensor(list(found))
     levels = torch.as_tensor(noise).to(pictures).view(-1, 1, 1, 1)
     return levels.expand_as(pictures[:, :1])
-
-
-def with_noise_map(
-    pictures: Tensor, noise: Tensor | float | None, jpeg_mark: bool = False
-) -> Tensor:
-    """``[b c h w]`` with one channel more, :func:`noise_map`."""
-    return torch.cat([pictures, noise_map(pictures, noise, jpeg_mark)], 1)
 
 
 def _smallest(patches: Tensor) -> float:

@@ -76,7 +76,7 @@ def transfer(
     b, h, w, c = image.shape
     weight = None if mask is None else images.fitted_mask(mask, b, (h, w))[..., None]
     chosen = list(_weighted(host, styles, style_size))
-    if strength == 0:
+    if strength == 0 or (weight is not None and not weight.any()):
         image = _clamped(image)
         return image.expand(-1, -1, -1, 3) if c == 1 else image
     result = tiles.empty(b, h, w, max(c, 3)) if b > 1 or c == 4 else None

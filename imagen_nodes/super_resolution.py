@@ -105,9 +105,12 @@ def restore(
     restored = enlarge(host, model, image, noise=noise, ensemble=ensemble)
     if strength == 1:
         return restored
-    # A batch may be most of the memory: no second one. One picture may be of shared channels.
-    out = restored if len(restored) > 1 else None
-    return torch.lerp(image.float().cpu(), restored, strength, out=out)
+    if len(restored) == 1:  # whose channels may share memory
+        return torch.lerp(image.float().cpu().clamp(0, 1), restored, strength)
+    for i, picture in enumerate(image):  # a batch may be most of the memory: no second one
+        host.progress(len(image), len(image))
+        torch.lerp(picture.float().cpu().clamp(0, 1), restored[i], strength, out=restored[i])
+    return restored
 
 
 def run(
@@ -160,15 +163,20 @@ def run(
 
 
 def _pictures(model: Model) -> Pictures:
-    pictures = model.architecture.pictures
-    if pictures is None or pictures.masked or pictures.channels not in (1, 3):
-        kind = model.card.architecture["kind"]
-        needs = "needs a mask" if pictures and pictures.masked else "does not enlarge RGB pictures"
-        raise CheckpointError(
-            f"{model.name} holds a {kind} for {model.card.task}, which {needs}: load a network for "
-            "super-resolution or restoration"
-        )
-    return pictures
+    pictures, task = model.architecture.pictures, model.card.task
+    if pictures is None or pictures.channels not in (1, 3):
+        needs = "does not enlarge RGB pictures"
+    elif pictures.masked:
+        needs = "needs a mask"
+    elif task == "translation" or pictures.outputs != pictures.channels:
+        needs = "makes other pictures of them"
+    else:
+        return pictures
+    kind = model.card.architecture["kind"]
+    raise CheckpointError(
+        f"{model.name} holds a {kind} for {task}, which {needs}: load a network for "
+        "super-resolution or restoration"
+    )
 
 
 def refuse_broken(host: Host, image: Tensor, what: str = "image") -> None:

@@ -278,8 +278,9 @@ def empty(b: int, h: int, w: int, c: int) -> Tensor:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a class for a GPU's memory, and words for the CPU's."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """torch has a class for a GPU's memory, and words for the CPU's: others on Windows."""
+    words = "can't allocate memory", "not enough memory"
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(x in str(error) for x in words)
 
 
 def _up(value: int, multiple: int) -> int:

@@ -11,6 +11,11 @@ from .graph.host import Host
 from .networks.architecture import Pictures
 from .super_resolution import refuse_broken, reporting
 
+# Tasks of networks whose results are their pictures, restored.
+RESTORING = frozenset({"super-resolution", "restoration", "face restoration"})
+# Most that a network is given to see of one picture, pixels.
+MOST = 1 << 28
+
 
 def translate(host: Host, model: Model, image: Tensor, side: int = 0) -> Tensor:
     """IMAGE ``[b h w c]`` -> IMAGE of the same size; c is 1, 3, or 4 with alpha, which is kept. The
@@ -25,7 +30,8 @@ def translate(host: Host, model: Model, image: Tensor, side: int = 0) -> Tensor:
 
     Raises:
         CheckpointError: ``model`` does not turn pictures into such of their own size.
-        DataError: the pictures hold NaN or infinity, or memory runs out.
+        DataError: the pictures hold NaN or infinity, or memory runs out, or would, since one is
+            long and ``side`` large.
     """
     pictures = pictures_of(model)
     if not len(image):
@@ -41,6 +47,11 @@ def translate(host: Host, model: Model, image: Tensor, side: int = 0) -> Tensor:
             if side:
                 factor = side / min(h, w)
                 size = max(round(h * factor), 1), max(round(w * factor), 1)
+                if size[0] * size[1] > max(MOST, h * w):
+                    raise DataError(
+                        f"a picture of {w}x{h} px whose shorter side is to be {side} would be seen "
+                        f"as {size[1]}x{size[0]} px. Choose the size as it is, or a smaller side"
+                    )
                 given = images.resized(given, size, "lanczos")
             with reporting(host, running.network, i, b) as progress:
                 made = _run(running, model, pictures, given, progress)
@@ -56,10 +67,11 @@ def pictures_of(model: Model) -> Pictures:
     Raises:
         CheckpointError: it is no network for translation."""
     pictures, kind = model.architecture.pictures, model.card.architecture["kind"]
-    if pictures is None or pictures.masked or pictures.noise_map or pictures.outputs not in (1, 3):
+    restores = model.card.task in RESTORING
+    if pictures is None or pictures.masked or restores or pictures.outputs not in (1, 3):
         needs = "gives no pictures of pictures"
-        if pictures and (pictures.masked or pictures.noise_map):
-            needs = f"needs {'a mask' if pictures.masked else 'to be told of noise'}"
+        if pictures and (pictures.masked or restores):
+            needs = "needs a mask" if pictures.masked else "gives the same pictures back, restored"
         raise CheckpointError(
             f"{model.name} holds a {kind} for {model.card.task}, which {needs}: load a network for "
             "translation, such as pix2pix, CycleGAN or CUT"
@@ -78,8 +90,10 @@ def pictures_of(model: Model) -> Pictures:
 
 
 def _trained(model: Model) -> int:
-    """Side that the network is trained on, px; 0: not known."""
-    side = model.card.architecture.get("resolution", 0)
+    """Shorter side of the pictures that the network is trained on, px; 0: not known. One without a
+    size of its own sees windows of pictures that were brought to a side."""
+    task = model.card.training.recipe.get("task", {}) if model.card.training else {}
+    side = model.card.architecture.get("resolution") or task.get("read")
     return side if isinstance(side, int) else 0
 
 

@@ -91,7 +91,13 @@ class RandomFlip(Change):
     def run(self, host: Host) -> Images:
         from imagen_nodes.augmentation import transforms
 
-        return Images(transforms.random_flip(self.image, self.seed, self.probability))
+        return Images(
+            transforms.each(
+                host,
+                self.image,
+                lambda x, i: transforms.random_flip(x, self.seed + i, self.probability),
+            )
+        )
 
 
 class RandomCrop(Change):
@@ -107,7 +113,13 @@ class RandomCrop(Change):
     def run(self, host: Host) -> Images:
         from imagen_nodes.augmentation import transforms
 
-        return Images(transforms.random_crop(self.image, self.seed, self.crop))
+        return Images(
+            transforms.each(
+                host,
+                self.image,
+                lambda x, i: transforms.random_crop(x, self.seed + i, self.crop),
+            )
+        )
 
 
 class RandomColour(Change):
@@ -124,7 +136,13 @@ class RandomColour(Change):
     def run(self, host: Host) -> Images:
         from imagen_nodes.augmentation import transforms
 
-        return Images(transforms.random_colour(self.image, self.seed, self.strength))
+        return Images(
+            transforms.each(
+                host,
+                self.image,
+                lambda x, i: transforms.random_colour(x, self.seed + i, self.strength),
+            )
+        )
 
 
 class Cutout(Change):
@@ -140,4 +158,10 @@ class Cutout(Change):
     def run(self, host: Host) -> Images:
         from imagen_nodes.augmentation import transforms
 
-        return Images(transforms.cutout(self.image, self.seed, self.size))
+        return Images(
+            transforms.each(
+                host,
+                self.image,
+                lambda x, i: transforms.cutout(x, self.seed + i, self.size),
+            )
+        )

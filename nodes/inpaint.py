@@ -16,10 +16,10 @@ class Images(NamedTuple):
 class Inpaint(Node):
     """Fill in what is masked so that it fits what is around it.
 
-    Takes what Load Checkpoint loads: ours, and LaMa and MAT, which spandrel knows. Pictures of any
-    size are run in tiles, of which only those with something to fill in cost time; each picture of
-    a batch by itself. Pixels outside the mask, and alpha, are untouched. An empty mask gives the
-    picture back.
+    Takes what Load Checkpoint loads: ours, LaMa, and, where the package spandrel_extra_arches is
+    installed, MAT. Pictures of any size are run in tiles, of which only those with something to
+    fill in cost time; each picture of a batch by itself. Pixels outside the mask, as grow and blur
+    have left it, and alpha, are untouched. An empty mask gives the picture back.
     """
 
     id = "ImagenInpaint"
@@ -33,10 +33,10 @@ class Inpaint(Node):
     mask: Mask
     """What to fill in (1); one for all pictures, or one each. Resized bilinearly if its size is
     another than theirs."""
-    grow: Annotated[int, Field(ge=-1024, le=1024)] = 4
-    """Px to add around what is masked, since masks are often drawn a little too small; negative: to
-    take off."""
-    blur: Annotated[int, Field(ge=0, le=1024)] = 4
+    grow: Annotated[int, Field(ge=-1024, le=1024)] = 0
+    """Px to add around what is masked; 4 or so where the mask was drawn by hand, which is often a
+    little too small; negative: to take off."""
+    blur: Annotated[int, Field(ge=0, le=1024)] = 0
     """Px around that over which the filling fades into the picture; 0: a hard edge."""
     invert: bool = False
     """Keep what is masked, and fill in the rest."""

@@ -84,7 +84,8 @@ class InpaintByInversion(Search):
     category = "Imagen/pictures"
 
     mask: Mask
-    """What to fill in (1); one for all pictures, or one each."""
+    """What to fill in (1); one for all pictures, or one each. Resized bilinearly if its size is
+    another than theirs."""
 
     def run(self, host: Host) -> Filled:
         from imagen_nodes import inversion

@@ -564,6 +564,26 @@ def test_an_image_depends_on_its_own_seed_alone(name, channels):
         assert torch.equal(change(images[i : i + 1], 5 + i)[0], found[i])
 
 
+def test_the_nodes_change_a_batch_image_by_image():
+    """With what they are given and no more in memory; it can be stopped between two."""
+    from imagen_nodes.nodes.augment import Cutout, RandomColour, RandomCrop, RandomFlip
+
+    images, steps = batch(6, 12, 10, 4), []
+    nodes = {
+        "flip": RandomFlip(image=images, seed=5),
+        "crop": RandomCrop(image=images, seed=5, crop=0.3),
+        "colour": RandomColour(image=images, seed=5, strength=0.4),
+        "cutout": Cutout(image=images, seed=5, size=0.5),
+    }
+    for name, node in nodes.items():
+        found = node.run(LocalHost(listen=steps.append)).image
+        assert torch.equal(found, CHANGES[name](images, 5))
+    assert [step["done"] for step in steps] == 4 * list(range(6))
+    for wrong, text in ((images[:0], "holds no picture"), (images / 0, "image 0 .* holds NaN")):
+        with pytest.raises(DataError, match=text):
+            RandomFlip(image=wrong).run(LocalHost())
+
+
 def test_flip():
     images = batch(200, 4, 6, 3)
     found = transforms.random_flip(images, 1)

@@ -272,10 +272,9 @@ def test_a_run_from_the_command_line_to_the_evaluation(pictures, capsys) -> None
     found = json.loads(capsys.readouterr().out)
     values = {line["metric"]: line["value"] for line in found["figures"]}
     assert values.keys() == {"PSNR-Y", "PSNR-RGB", "SSIM", "LPIPS-squeeze"}
-    assert main(["evaluate", str(weights), "--data", "pictures", "--noise", "5"]) == 2
-    assert "fills in what a mask covers" in capsys.readouterr().err
-    assert main(["evaluate", str(weights), "--data", "pictures", "--ensemble"]) == 2
-    assert "--ensemble is for networks that restore or enlarge" in capsys.readouterr().err
+    for option in (["--noise", "5"], ["--jpeg", "5"], ["--ensemble"]):
+        assert main(["evaluate", str(weights), "--data", "pictures", *option]) == 2
+        assert f"{option[0]} is for networks that restore or enlarge" in capsys.readouterr().err
 
 
 def test_the_evaluator_runs_what_the_node_runs() -> None:
@@ -318,6 +317,17 @@ def test_what_is_masked_is_the_networks_and_the_rest_untouched() -> None:
     with torch.inference_mode():
         wanted = small.network(padded).add(1).div(2).clamp(0, 1)[0, :, :, :26].movedim(0, 2)
     torch.testing.assert_close(found[0, ..., :3][inside], wanted[inside], rtol=0, atol=1e-5)
+
+
+def test_what_is_outside_the_mask_is_untouched_unless_asked() -> None:
+    from imagen_nodes.nodes.inpaint import Inpaint as Node
+
+    image, mask = noise(1, 24, 24, 3), box(24, 24)
+    outside = mask[0] == 0
+    found = Node(model=model(), image=image, mask=mask).run(LocalHost()).image
+    assert torch.equal(found[0][outside], image[0][outside])
+    grown = Node(model=model(), image=image, mask=mask, grow=2).run(LocalHost()).image
+    assert not torch.equal(grown[0][outside], image[0][outside])
 
 
 def test_a_cancelled_run_stops_between_layers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ its result is evaluated."""
 import io
 import itertools
 import json
+import shutil
 import types
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from imagen_nodes.training.task import Batch, Moment
 from imagen_nodes.training.tasks.pictures import lpips, patches
 from imagen_nodes.training.tasks.restore import Restore
 
+COMPACT = Path(__file__).parent / "data/golden/models/upscale_models/tiny_compact_x4.safetensors"
 SMALL = {
     "generator": {"kind": "compact", "scale": 2, "width": 8, "depth": 1},
     "tile": 32,
@@ -662,6 +664,15 @@ def test_noise_and_jpeg_are_what_files_have():
         wanted = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
         found = degradation.degradation_of(model, sigma, 30)(x, 3)
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+def test_a_file_without_a_card_gets_none(place, capsys):
+    """Which would name a network that no card can build; the file stays as it is."""
+    shutil.copy(COMPACT, "other.safetensors")
+    write_pictures(place / "odd", 1, (51, 49))
+    assert main(["evaluate", "other.safetensors", "--data", "odd", "--save"]) == 2
+    assert "--save: other.safetensors is a file of another program" in capsys.readouterr().err
+    assert Path("other.safetensors").read_bytes() == COMPACT.read_bytes()
 
 
 @pytest.mark.parametrize(

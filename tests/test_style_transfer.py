@@ -268,6 +268,9 @@ def test_masks():
     assert torch.equal(small_mask[:, 17:], image[:, 17:])
     with pytest.raises(DataError, match=r"3 masks for 2 pictures"):
         transfer(small, image, style, mask=mask.expand(3, -1, -1))
+    assert torch.equal(transfer(small, image, style, mask=mask * 0), image)
+    with pytest.raises(DataError, match="the mask holds NaN"):
+        transfer(small, image, style, mask=mask * float("nan"))
 
 
 # ---------------------------------------------------------------- colours

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,14 @@ def test_other_networks_are_refused(monkeypatch):
     generator = open_model(shipped("weights") / "dcgan-cifar10.safetensors")
     with pytest.raises(CheckpointError, match="dcgan-generator for generate, which does not"):
         enlarge(generator, noise(1, 4, 4, 3))
+    small = model()
+    translator = replace(small, card=small.card.model_copy(update={"task": "translation"}))
+    with pytest.raises(CheckpointError, match="for translation, which makes other pictures"):
+        enlarge(translator, noise(1, 4, 4, 3))
+    coloured = small.architecture.pictures.model_copy(update={"channels": 1})
+    monkeypatch.setattr(Compact, "pictures", property(lambda self: coloured))
+    with pytest.raises(CheckpointError, match="makes other pic"):
+        enlarge(small, noise(1, 4, 4, 3))
     masked = model().architecture.pictures.model_copy(update={"masked": True})
     monkeypatch.setattr(Compact, "pictures", property(lambda self: masked))
     with pytest.raises(CheckpointError, match="needs a mask"):

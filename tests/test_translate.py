@@ -1,6 +1,7 @@
 """Translate: pictures of any size through a network of its own size, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +9,17 @@ import torch
 from PIL import Image
 
 from imagen_nodes import checkpoint, devices, images, translation
-from imagen_nodes.checkpoint import Card, Model
+from imagen_nodes.checkpoint import Card, Model, Training
 from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.dcgan import DCGANGenerator
+from imagen_nodes.networks.residual_unet import ResidualUNet
 from imagen_nodes.networks.resnet_generator import ResNetGenerator
 from imagen_nodes.networks.unet_generator import UNetGenerator
 from imagen_nodes.runner import Runner
+
+UNET = ResidualUNet(widths=(8, 8, 8), blocks=1, middle=1)
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +41,10 @@ def model(architecture=None, **fields):
     network.requires_grad_(False).eval()
     card = Card(title="Small", architecture=architecture.model_dump(), task="translation")
     return Model("small.safetensors", card, architecture, network)
+
+
+def with_card(model, **fields):
+    return replace(model, card=model.card.model_copy(update=fields))
 
 
 def translate(model, image, side=0):
@@ -106,6 +114,23 @@ def test_at_the_size_of_the_training():
     assert (translate(small, image) - wanted).abs().max() > 0.01
 
 
+def test_a_network_without_a_size_of_its_own_is_given_the_size_of_its_pictures():
+    """Which its card knows; of a file without a training nothing is known."""
+    unknown, image = model(UNET), noise(1, 48, 64, 3)
+    recipe = {"task": {"read": 16, "window": 8}}
+    known = with_card(unknown, training=Training(recipe=recipe, data="", images=1, nimg=1))
+    assert torch.equal(translate(unknown, image, -1), translate(unknown, image))
+    assert torch.equal(translate(known, image, -1), translate(known, image, 16))
+    assert not torch.equal(translate(known, image, -1), translate(known, image))
+
+
+def test_a_long_picture_is_not_enlarged_beyond_reason():
+    image = torch.zeros(1, 1, 20_000, 3)
+    assert translate(model(), image).shape == image.shape
+    with pytest.raises(DataError, match=r"20000x1 px .* seen as 5120000x256 px\. Choose the size"):
+        translate(model(), image, 256)
+
+
 def test_tiles_of_a_large_picture_fade_into_each_other(monkeypatch):
     """Without a norm the tiles are those of the whole, within what they see."""
     small = model(norm="none")
@@ -137,6 +162,13 @@ def test_memory_decides_what_is_run_whole():
 def test_other_networks_are_refused(architecture, text):
     with pytest.raises(CheckpointError, match=text):
         translate(model(architecture), noise(1, 16, 16, 3))
+
+
+@pytest.mark.parametrize("task", ["restoration", "super-resolution", "face restoration"])
+def test_a_network_that_restores_is_refused(task):
+    other = with_card(model(UNET), task=task)
+    with pytest.raises(CheckpointError, match=f"for {task}, which gives the same pictures back"):
+        translate(other, noise(1, 16, 16, 3))
 
 
 def test_what_cannot_be_translated():

@@ -441,7 +441,7 @@ def test_evaluate_sets(place, weights, capsys):
     assert [figure["metric"] for figure in found["figures"]][:2] == [
         "FD-MobileNetV2", "KID-MobileNetV2"
     ]  # fmt: skip
-    assert found["figures"][0]["reference"] == "5 images of trainB"
+    assert found["figures"][0]["reference"] == "5 images of trainB, of trainA"
     assert found["figures"][0]["value"] != found["without"][0]["value"]
     assert "do not determine the covariance" in found["warnings"][0]
     assert main([*command, "--target", "two/trainA"]) == 0

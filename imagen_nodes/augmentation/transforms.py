@@ -6,11 +6,16 @@ in 0..1; alpha moves with the picture, and keeps its values.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import images
+from ..errors import DataError
+from ..graph.host import Host
+from ..super_resolution import refuse_broken
 from ..training.ada import cut_out
 from ..training.augment import jitter
 from ..training.data.stream import windows, zoomed
@@ -65,6 +70,21 @@ def cutout(batch: Tensor, seed: int, share: float) -> Tensor:
     colour = images.to_range(batch[..., :3].movedim(3, 1), NETWORK)
     cut = images.from_range(cut_out(colour, boxes), NETWORK).movedim(1, 3)
     return torch.cat([cut, batch[..., 3:]], 3)
+
+
+def each(host: Host, batch: Tensor, change: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """``change`` of image i, as a batch of one, and i: the memory of one image and of the result.
+
+    Raises:
+        DataError: the batch holds no picture, or one with NaN or infinity."""
+    if not len(batch):
+        raise DataError("the batch holds no picture")
+    refuse_broken(host, batch)
+    result = torch.empty_like(batch)
+    for i in range(len(batch)):
+        host.progress(i, len(batch))
+        result[i] = change(batch[i : i + 1], i)[0]
+    return result
 
 
 def altered(batch: Tensor, seed: int, settings: Settings) -> Tensor:

@@ -144,11 +144,7 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
     keep_memory()
     model = open_model(args.weights)
     a, pictures = model.architecture, model.architecture.pictures
-    restores = pictures and not pictures.masked and model.card.task != "translation"
-    if args.ensemble and not restores:
-        raise UsageError(
-            f"--ensemble is for networks that restore or enlarge pictures; {args.weights} does not"
-        )
+    _check_fits(args, model)
     device = open_device(args.device)
     result: Result | RestorationResult | TranslationResult
     if isinstance(a, GeneratorArchitecture):
@@ -231,12 +227,7 @@ class RestorationResult:
         return "\n".join([*lines, f"means of {first.samples:,} pictures of {first.reference}"])
 
     def as_json(self) -> str:
-        """``{"figures": [...], "without": [...], "warnings": [...]}``."""
-        found: dict[str, Any] = {
-            name: [figure.model_dump(mode="json") for figure in figures]
-            for name, figures in (("figures", self.figures), ("without", self.without))
-        }
-        return json.dumps(found | {"warnings": list(self.doubts)})
+        return _as_json(self.figures, self.without, self.doubts)
 
 
 @dataclass
@@ -256,12 +247,18 @@ class TranslationResult:
         return "\n".join([*lines, f"{first.samples:,} pictures, against {first.reference}"])
 
     def as_json(self) -> str:
-        """``{"figures": [...], "without": [...], "warnings": [...]}``."""
-        found: dict[str, Any] = {
-            name: [figure.model_dump(mode="json") for figure in figures]
-            for name, figures in (("figures", self.figures), ("without", self.without))
-        }
-        return json.dumps(found | {"warnings": list(self.doubts)})
+        return _as_json(self.figures, self.without, self.doubts)
+
+
+def _as_json(
+    figures: tuple[Measurement, ...], without: tuple[Measurement, ...], doubts: tuple[str, ...]
+) -> str:
+    """``{"figures": [...], "without": [...], "warnings": [...]}``."""
+    found: dict[str, Any] = {
+        "figures": [figure.model_dump(mode="json") for figure in figures],
+        "without": [figure.model_dump(mode="json") for figure in without],
+    }
+    return json.dumps(found | {"warnings": list(doubts)})
 
 
 def _translation(
@@ -290,7 +287,8 @@ def _translation(
                         side,
                         lambda i, k=k: progress(k * len(paths) + i, 2 * len(paths)),
                     ),
-                    f"pairs of {args.data.name}",
+                    f"pairs of {args.data.resolve().name}"
+                    + (f", {side} given" if args.input else ""),
                 )
                 for k, way in enumerate(ways)
             ]
@@ -306,7 +304,14 @@ def _translation(
             progress(min(done, total), total)
 
         evaluator = Evaluator(mobilenet(device), target, args.reference, args.cache)
-        found = [translation.set_figures(way, given, evaluator, report) for way in ways]
+        of = f", of {args.data.resolve().name}"
+        found = [
+            tuple(
+                figure.model_copy(update={"reference": figure.reference + of})
+                for figure in translation.set_figures(way, given, evaluator, report)
+            )
+            for way in ways
+        ]
         progress(total, total)
         return TranslationResult(found[0], found[1], evaluator.doubts(len(given.images)))
 
@@ -320,7 +325,7 @@ def _restoration(
 ) -> RestorationResult:
     from . import restoration
 
-    scale, crop = needs.scale, needs.scale if needs.scale > 1 else 0
+    scale, crop, reference = needs.scale, restoration.border(needs.scale), _reference(args, needs)
     paths = restoration.pictures_at(args.data)
     least = max(restoration.smallest(crop), needs.sizes.minimum * scale)
     found: list[tuple[Measurement, ...]] = []
@@ -336,20 +341,22 @@ def _restoration(
             pictures = restoration.read(
                 paths, scale, least, lambda i, way=way: progress(way * len(paths) + i, total)
             )
-            found.append(restoration.figures(restore, degrade, pictures, crop, _reference(args)))
+            found.append(restoration.figures(restore, degrade, pictures, crop, reference))
         progress(total, total)
     name = "bicubic" if scale > 1 else "nearest pixel" if needs.masked else "as given"
     return RestorationResult(found[0], found[1], name)
 
 
-def _reference(args: argparse.Namespace) -> str:
+def _reference(args: argparse.Namespace, needs: PicturesNeeded) -> str:
     """The pictures, and what was asked of them beyond what a network was trained for."""
-    words = [args.data.name]
+    words = [args.data.resolve().name]
     if args.noise is not None:
         words.append(f"noise of {args.noise:g}/255")
     if args.jpeg is not None:
         words.append(f"JPEG of quality {args.jpeg}")
-    return ", ".join(words + [x for x in ("told", "unclipped", "ensemble") if getattr(args, x)])
+    told = args.told and needs.noise_map
+    asked = {"told": told, "unclipped": args.unclipped, "ensemble": args.ensemble}
+    return ", ".join([*words, *(word for word, was in asked.items() if was)])
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -368,6 +375,27 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--samples takes {FEWEST} or more, --reference 0 or more")
     if args.neighbours and args.neighbours.suffix.lower() != ".png":
         raise UsageError(f"--neighbours {args.neighbours}: takes the name of a .png file")
+
+
+def _check_fits(args: argparse.Namespace, model: Model) -> None:
+    """
+    Raises:
+        UsageError: what is asked for is not for such a network."""
+    from ..foreign import Foreign
+
+    pictures = model.architecture.pictures
+    restores = pictures and not pictures.masked and model.card.task != "translation"
+    for name in ("noise", "jpeg", "ensemble"):
+        if getattr(args, name) not in (None, False) and not restores:
+            raise UsageError(
+                f"--{name} is for networks that restore or enlarge pictures; {args.weights} does "
+                "not"
+            )
+    if args.save and isinstance(model.architecture, Foreign):
+        raise UsageError(
+            f"--save: {args.weights} is a file of another program, without a card to write figures "
+            "into; leave it out, or take the figures from --json"
+        )
 
 
 def _spaces(args: argparse.Namespace, device: torch.device) -> list[FeatureSpace]:

@@ -276,10 +276,15 @@ def _snapshots(record: RunRecord) -> Iterable[Html]:
         yield tag("p", "No snapshot yet.", class_="soft")
         return
     cards = [snapshot.header.card for snapshot in record.snapshots]
-    metrics = list(dict.fromkeys(m.metric for card in cards for m in card.quality))
+    # Of one metric there may be figures on several sets of pictures.
+    metrics = list(dict.fromkeys((m.metric, m.reference) for card in cards for m in card.quality))
+    names = [metric for metric, _ in metrics]
     rows: list[Html] = []
     for snapshot, card in zip(record.snapshots, cards, strict=True):
-        quality = {m.metric: f"{number(m.value)} ({m.samples:,} samples)" for m in card.quality}
+        quality = {
+            (m.metric, m.reference): f"{number(m.value)} ({m.samples:,} samples)"
+            for m in card.quality
+        }
         rows.append(
             row(
                 tag("code", snapshot.path.name),
@@ -289,7 +294,8 @@ def _snapshots(record: RunRecord) -> Iterable[Html]:
                 *(quality.get(metric, "") for metric in metrics),
             )
         )
-    head = ["snapshot", "kimg", "size", "values", *metrics]
+    titles = (x if names.count(x) == 1 else f"{x}, {reference}" for x, reference in metrics)
+    head = ["snapshot", "kimg", "size", "values", *titles]
     rows.reverse()
     yield table(head, rows[:SNAPSHOTS])
     if older := rows[SNAPSHOTS:]:

@@ -30,6 +30,12 @@ Degrade = Callable[[Tensor, int], Tensor]
 PSNR_Y, PSNR_RGB, SSIM, LPIPS = "PSNR-Y", "PSNR-RGB", "SSIM", "LPIPS-squeeze"
 
 
+def border(scale: int) -> int:
+    """What is left out of figures at each side, px: as much as the factor, as papers do; nothing
+    where nothing is enlarged."""
+    return scale if scale > 1 else 0
+
+
 def smallest(crop: int) -> int:
     """Side of the smallest picture that all figures can be taken of, px."""
     return max(SMALLEST, WINDOW + 2 * crop)
@@ -80,27 +86,21 @@ def by_network(
         clamped: whether pictures are brought to 0..1 before.
         ensemble: the mean over a picture's eight orientations, of one that fills in nothing.
     """
-    more = needs.masked or needs.noise_map
-    call = images.through(model.network, model.card.value_range, device, more, clamped)
-
-    def fill(seen: Tensor) -> Tensor:
-        picture, mask = seen[:, :-1], seen[:, -1:]
-        x = seen.cpu()
-        if needs.channels == 1:  # one picture a channel
-            x = torch.cat([picture.transpose(0, 1), mask.expand(3, -1, -1, -1)], 1).cpu()
-        y = tiles.run(call, x, sizes=needs.sizes, tiling=needs.tiling).to(seen)
-        return torch.where(mask > 0, y.transpose(0, 1) if needs.channels == 1 else y, picture)
-
-    if needs.masked:
-        return fill
+    joined = needs.masked or needs.noise_map
+    call = images.through(model.network, model.card.value_range, device, joined, clamped)
     call = tiles.ensemble(call) if ensemble else call
+    grey = needs.channels == 1  # one picture a channel
 
     def restore(seen: Tensor) -> Tensor:
-        grey = needs.channels == 1  # one picture a channel
-        x = (seen.transpose(0, 1) if grey else seen).cpu()
-        told = noise_map(x, noise, needs.jpeg_mark) if needs.noise_map else None
-        y = tiles.run(call, x, scale=needs.scale, sizes=needs.sizes, tiling=needs.tiling, more=told)
-        return (y.transpose(0, 1) if grey else y).to(seen)
+        picture, mask = (seen[:, :-1], seen[:, -1:]) if needs.masked else (seen, None)
+        x, more = (picture.transpose(0, 1) if grey else picture).cpu(), None
+        if mask is not None:
+            more = mask.cpu().expand(len(x), -1, -1, -1)
+        elif needs.noise_map:
+            more = noise_map(x, noise, needs.jpeg_mark)
+        y = tiles.run(call, x, scale=needs.scale, sizes=needs.sizes, tiling=needs.tiling, more=more)
+        y = (y.transpose(0, 1) if grey else y).to(seen)
+        return y if mask is None else torch.where(mask > 0, y, picture)
 
     return restore
 

@@ -87,7 +87,7 @@ class GatedInpainting(Architecture):
 class GatedInpaintingNetwork(Network):
     """``[b channels+1 h w] -> [b channels h w]``: pictures in -1..1 and, as the last channel, a
     mask of what to fill in (1), whose pixels are not looked at; about -1..1, not clamped. h and w
-    are multiples of ``unshuffle * 2**levels``."""
+    are multiples of ``unshuffle * 2**(sizes - 1)``, of as many sizes as it has widths."""
 
     def __init__(self, architecture: GatedInpainting) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Gated(nn.Module):
             return features * gates.sigmoid()
         gates = convolve(self.conv, x, SIGMOID, outputs=slice(self.outputs, None))
         chosen = slice(self.outputs)
-        if after is RELU:
+        if after == RELU:
             # What a positive gate lets through of the rectified is the rectified product.
             return convolve(self.conv, x, RELU, outputs=chosen, by=gates)
         features = convolve(self.conv, x, after or NONE, outputs=chosen)

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint import Model
-from ..errors import UsageError
 from ..images import MODES
 from ..spec import Spec, check_order
 from .masks import masked
@@ -138,20 +137,12 @@ def degradation_of(
 ) -> Callable[[Tensor, int], Tensor]:
     """What to restore with a network: noise of the deviation ``sigma``, in steps of 1/255, and then
     JPEG of a ``quality`` (1 to 100), or what it was trained on; where that is not known, pictures
-    made smaller, or noise of 25; masks of 10 to 50% for a network that fills in. Takes clean
-    pictures ``[b c h w]`` in 0..1 and the first one's number, on which random numbers depend.
-    ``clipped`` noise is in 0..1 and steps of 1/255.
-
-    Raises:
-        UsageError: noise or JPEG is asked for, of a network that fills in."""
+    made smaller, or noise of 25; nothing but masks of 10 to 50% for a network that fills in. Takes
+    clean pictures ``[b c h w]`` in 0..1 and the first one's number, on which random numbers depend.
+    ``clipped`` noise is in 0..1 and steps of 1/255."""
     pictures = model.architecture.pictures
     assert pictures is not None
     if pictures.masked:
-        if sigma is not None or quality is not None:
-            name = "--jpeg" if sigma is None else "--noise"
-            raise UsageError(
-                f"{name}: {model.name} fills in what a mask covers, of pictures as they are"
-            )
         return masked()
     scale = pictures.scale
     task = model.card.training.recipe.get("task", {}) if model.card.training else {}

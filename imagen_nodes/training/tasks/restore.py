@@ -23,7 +23,7 @@ from ...networks.compact import Compact
 from ...networks.patch import PatchDiscriminator
 from ...networks.residual_unet import ResidualUNet
 from ...networks.unet_discriminator import UNetDiscriminator
-from ...noise_level import JPEG_MARK, with_noise_map
+from ...noise_level import JPEG_MARK, noise_map
 from ...spec import by_kind
 from ..data.dataset import Dataset
 from ..degradation import Degradation, Noise, Probability, Shrink, seeded
@@ -227,7 +227,7 @@ class Restore(Task):
         seen, sigma, blocks = self.degradation.told(clean, self.scale, random)
         if self.generator.pictures.jpeg_mark:
             sigma = torch.where(blocks, JPEG_MARK, sigma)
-        return with_noise_map(seen, sigma)
+        return torch.cat([seen, noise_map(seen, sigma)], 1)
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         if self.pixel == "l1":
@@ -249,8 +249,8 @@ class Restore(Task):
         self, dataset: Dataset, device: torch.device, samples: int, reference: int
     ) -> Measure | None:
         """Of ``reference`` tiles at most; ``samples`` are results of as many."""
-        scale = self.scale
-        if self.generator.channels != 3 or self.tile < restoration.smallest(scale):
+        crop = restoration.border(self.scale)
+        if self.generator.channels != 3 or self.tile < restoration.smallest(crop):
             return None
 
         def measure(network: nn.Module) -> tuple[Measurement, ...]:
@@ -258,7 +258,7 @@ class Restore(Task):
                 lambda seen: network(seen).float(),
                 seeded(self._degraded),
                 tiles_to_measure(dataset, min(samples, reference), device),
-                scale,
+                crop,
                 f"tiles of {dataset.name}",
             )
             first = self._decisive

@@ -127,8 +127,8 @@ def run(
     stays grey.
 
     Args:
-        holes: ``[h w]``, for a network that takes a mask; tiles without a hole come back as they
-            are.
+        holes: ``[h w]``, for a network that takes a mask; what is no hole of the result is of no
+            use.
         noise, ensemble: as :func:`enlarge`.
     """
     grey = image.shape[3] == 1 or bool((image == image[..., :1]).all())
@@ -137,17 +137,13 @@ def run(
         x = (x[:, :1] if grey else x).transpose(0, 1)
     elif x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
-    masked, more = holes is not None, None
+    more, wanted = None, None
     if holes is not None:
-        more = holes.expand(len(x), 1, -1, -1)
+        more = wanted = holes.expand(len(x), 1, -1, -1)
     elif pictures.noise_map:
         more = noise_map(x, noise, pictures.jpeg_mark)
     network, device = running.network, running.device
-    made = images.through(network, model.card.value_range, device, more is not None)
-
-    def call(part: Tensor) -> Tensor:
-        return part[:, :-1] if masked and not part[:, -1:].any() else made(part)
-
+    call = images.through(network, model.card.value_range, device, more is not None)
     y = tiles.run(
         tiles.ensemble(call) if ensemble else call,
         x,
@@ -156,6 +152,7 @@ def run(
         tiling=pictures.tiling,
         progress=progress,
         more=more,
+        wanted=wanted,
     )
     y = y.transpose(0, 1) if pictures.channels == 1 else y
     y = y.mean(1, keepdim=True) if grey else y

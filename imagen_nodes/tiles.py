@@ -27,6 +27,9 @@ Call = Callable[[Tensor], Tensor]
 Progress = Callable[[int, int], None]
 """Told (windows done, windows in all); raises to stop."""
 
+# Smallest tile, px.
+SMALLEST = 64
+
 
 class Sizes(Spec):
     """The sizes of picture that a network takes."""
@@ -56,14 +59,22 @@ class Tiling(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.tile <= 2 * self.overlap or 2 * self.blend > self.overlap:
-            raise ValueError("a tile is more than twice the overlap, an overlap twice the blend")
+        if self.tile <= self.overlap + self.blend or 2 * self.blend > self.overlap:
+            raise ValueError(
+                "a tile is more than the overlap and the blend, an overlap at least twice the blend"
+            )
         return self
 
     def smaller(self) -> Tiling | None:
-        """Half the tile; None: that is too little to go on with."""
+        """Half the tile, and of the overlap what then is less than half of one, mixed widely; None:
+        that is too little to go on with."""
         half = self.tile // 2
-        return self.model_copy(update={"tile": half}) if half > max(2 * self.overlap, 16) else None
+        if half < SMALLEST:
+            return None
+        if half > 2 * self.overlap:
+            return self.model_copy(update={"tile": half})
+        overlap = half // 2 - 1
+        return Tiling(tile=half, overlap=overlap, blend=overlap // 2)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ def run(
     tiling: Tiling | None = None,
     progress: Progress = lambda done, total: None,
     more: Tensor | None = None,
+    wanted: Tensor | None = None,
 ) -> Tensor:
     """``call`` on a batch of pictures ``[b c h w]`` -> float32 ``[b out scale*h scale*w]`` on the
     CPU, in channels_last. Each picture is run alone, so that it does not depend on its batch.
@@ -105,6 +117,8 @@ def run(
     Args:
         more: ``[b n h w]``, any type: channels that each window has after the picture's. Joined to
             the whole picture they would take its memory once more.
+        wanted: ``[b 1 h w]``: pixels whose result is of use, where it is as large as the picture.
+            Windows that give none of them are not run, and their part of the result is 0.
 
     Raises:
         DataError: memory runs out in the smallest tiles too, or for the result.
@@ -112,7 +126,7 @@ def run(
     sizes, tiling = sizes or Sizes(), tiling or Tiling()
     while True:
         try:
-            return _run(call, picture, more, scale, sizes, tiling, progress)
+            return _run(call, picture, more, wanted, scale, sizes, tiling, progress)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -132,6 +146,7 @@ def _run(
     call: Call,
     picture: Tensor,
     more: Tensor | None,
+    wanted: Tensor | None,
     scale: int,
     sizes: Sizes,
     tiling: Tiling,
@@ -139,7 +154,11 @@ def _run(
 ) -> Tensor:
     b, _, h, w = picture.shape
     rows, columns = _axes(h, w, scale, sizes, tiling)
-    windows = list(itertools.product(range(b), rows.spans, columns.spans))
+    windows = [
+        (i, row, column)
+        for i, row, column in itertools.product(range(b), rows.spans, columns.spans)
+        if wanted is None or wanted[i, :, row.start : row.stop, column.start : column.stop].any()
+    ]
     result: Tensor | None = None
     for done, (i, row, column) in enumerate(windows, 1):
         window = _window(picture[i : i + 1], rows, row, columns, column)
@@ -152,7 +171,7 @@ def _run(
         _add(result[i], part[0].float().cpu(), scale, row, column)
         progress(done, len(windows))
     if result is None:
-        raise DataError("the batch holds no picture")
+        raise DataError("the batch holds no picture, or nothing is wanted of any")
     return result
 
 
@@ -183,12 +202,14 @@ def padded(picture: Tensor, sizes: Sizes) -> Tensor:
     y, x = (_source(side, sizes.fit(side)).to(picture.device) for side in picture.shape[2:])
     if (len(y), len(x)) == picture.shape[2:]:
         return picture
-    return picture[:, :, y][:, :, :, x]
+    return picture[:, :, y[:, None], x]
 
 
 def _axes(h: int, w: int, scale: int, sizes: Sizes, tiling: Tiling) -> tuple[_Axis, _Axis]:
     overlap = _up(tiling.overlap, sizes.multiple)
-    tile = max(sizes.fit(2 * overlap + 1), tiling.tile // sizes.multiple * sizes.multiple)
+    tile = max(
+        sizes.fit(overlap + tiling.blend + 1), tiling.tile // sizes.multiple * sizes.multiple
+    )
     lengths = [_length(sizes.fit(side), tile, overlap, sizes) for side in (h, w)]
     if sizes.square:
         lengths = [max(lengths)] * 2
@@ -248,7 +269,7 @@ def _window(picture: Tensor, rows: _Axis, row: _Span, columns: _Axis, column: _S
     """One window of the padded picture, in memory of its own."""
     y = rows.source[row.window : row.window + rows.length].to(picture.device)
     x = columns.source[column.window : column.window + columns.length].to(picture.device)
-    return picture[:, :, y][:, :, :, x]
+    return picture[:, :, y[:, None], x]
 
 
 def _add(result: Tensor, part: Tensor, scale: int, row: _Span, column: _Span) -> None:

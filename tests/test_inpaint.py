@@ -441,6 +441,28 @@ def test_a_lama(monkeypatch) -> None:
     assert torch.equal(found[0][~inside], image[0][~inside])
 
 
+@pytest.mark.parametrize(
+    "fields", [{}, {"unshuffle": 1}, {"levels": 2}, {"widths": (8, 16, 8), "dilations": (4,)}]
+)
+def test_tiles_give_what_the_whole_picture_gives(fields, monkeypatch) -> None:
+    """Since they overlap by all that the network sees; with less, they would not."""
+    small, image = model(**fields), noise(1, 210, 400, 3)
+    mask = (noise(1, 14, 25, seed=1) > 0.6).float()
+    mask = mask.repeat_interleave(15, 1).repeat_interleave(16, 2)
+    for parameter in small.network.parameters():
+        parameter.data *= 3  # so that what is far away counts
+    whole, pictures = inpaint(small, image, mask), small.architecture.pictures
+    assert pictures.reach < 100
+    cuts = {reach: pictures.model_copy(update={"tile": 128, "reach": reach})
+            for reach in (pictures.reach, 8)}  # fmt: skip
+    found = {}
+    for reach, cut in cuts.items():
+        monkeypatch.setattr(GatedInpainting, "pictures", cut)
+        found[reach] = inpaint(small, image, mask)
+    torch.testing.assert_close(found[pictures.reach], whole, rtol=0, atol=1e-5)
+    assert (found[8] - whole).abs().max() > 1e-3
+
+
 def test_tiles_without_a_hole_are_not_run(monkeypatch) -> None:
     small, calls = model(), []
     image, mask = noise(1, 40, 3000, 3), torch.zeros(1, 40, 3000)

@@ -42,9 +42,10 @@ def test_tiled_is_untiled(scale, h, w, blend):
     """An overlap of the receptive field and the blended strip: not a pixel differs."""
     network = Known(scale)
     picture = noise(2, 3, h, w)
-    tiling = Tiling(tile=40, overlap=2 * REACH + 1 + blend, blend=blend)
-    found = tiles.run(network, picture, scale=scale, tiling=tiling)
-    torch.testing.assert_close(found, network(picture), rtol=0, atol=1e-5)
+    for overlap in (2 * REACH + 1 + blend, 30):
+        tiling = Tiling(tile=40, overlap=overlap, blend=blend)
+        found = tiles.run(network, picture, scale=scale, tiling=tiling)
+        torch.testing.assert_close(found, network(picture), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1, 2])
@@ -191,6 +192,22 @@ def test_out_of_memory_means_smaller_tiles():
     tiling = Tiling(tile=256, overlap=16, blend=4)
     found = tiles.run(out_of_memory_above(64), picture, tiling=tiling)
     torch.testing.assert_close(found, picture)
+    # Also where what neighbours share is nearly a tile of that size.
+    wide = Tiling(tile=256, overlap=200, blend=0)
+    torch.testing.assert_close(tiles.run(out_of_memory_above(64), picture, tiling=wide), picture)
+
+
+def test_windows_of_which_nothing_is_wanted_are_not_run():
+    network, picture, calls = Known(1), noise(2, 3, 90, 90), []
+    wanted = torch.zeros(2, 1, 90, 90, dtype=torch.bool)
+    wanted[0, :, 40:50, 3:6] = wanted[1, :, 80, 80] = True
+    tiling = Tiling(tile=40, overlap=10, blend=2)
+    call = lambda x: calls.append(1) or network(x)  # noqa: E731
+    found = tiles.run(call, picture, tiling=tiling, wanted=wanted)
+    wanted = wanted.expand_as(found)
+    assert len(calls) == 2
+    torch.testing.assert_close(found[wanted], network(picture)[wanted], rtol=0, atol=1e-5)
+    assert not found[1, :, :40].any()
 
 
 def test_out_of_memory_in_the_smallest_tiles_is_said():
@@ -215,7 +232,7 @@ def test_a_batch_of_none():
         tiles.run(lambda x: x, noise(0, 3, 4, 4))
 
 
-@pytest.mark.parametrize("fields", [{"tile": 128}, {"blend": 40}, {"tile": 0}, {"other": 1}])
+@pytest.mark.parametrize("fields", [{"tile": 80}, {"blend": 40}, {"tile": 0}, {"other": 1}])
 def test_tilings_that_cannot_be(fields):
     with pytest.raises(ValidationError):
         Tiling.model_validate(fields)

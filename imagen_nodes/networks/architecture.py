@@ -56,7 +56,7 @@ class Pictures(Spec):
             overlap = max(64, 2 * self.blend)
             return Tiling(tile=max(self.tile, 2 * overlap + 32), overlap=overlap, blend=self.blend)
         overlap = 2 * self.reach
-        return Tiling(tile=max(self.tile, 2 * overlap + 1), overlap=overlap, blend=0)
+        return Tiling(tile=max(self.tile, 3 * self.reach + 1), overlap=overlap, blend=0)
 
 
 class Growing(Network):

@@ -71,12 +71,16 @@ class GatedInpainting(Architecture):
 
     @property
     def pictures(self) -> Pictures:
-        step = self.unshuffle * 2 ** (len(self.channels_by_size) - 1)
+        sides = [2**i for i in range(len(self.channels_by_size))]
+        # Positions: of a 3x3 convolution at size 1/s, s: the first and the last, two of each size
+        # on the way down and up, the trunk's; of the halvings, up to one of the smallest size.
+        reach = 2 + 4 * sum(sides[:-1]) + (sum(self.dilations) + 1) * sides[-1]
         return Pictures(
             channels=self.channels,
             outputs=self.channels,
             masked=True,
-            sizes=Sizes(multiple=step),
+            sizes=Sizes(multiple=self.unshuffle * sides[-1]),
+            reach=reach * self.unshuffle,
             tile=1024,
         )
 
@@ -124,8 +128,10 @@ class GatedInpaintingNetwork(Network):
         for layer in self.trunk:
             x = x + layer(x)
         for enlarged, merged in self.up:  # pyright: ignore[reportGeneralTypeIssues]
-            x = enlarged(F.interpolate(x, scale_factor=2, mode="nearest"))
-            x = merged(torch.cat([x, maps.pop()], 1))
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = enlarged(x)
+            x = torch.cat([x, maps.pop()], 1)
+            x = merged(x)
         return F.pixel_shuffle(self.last(x), self.unshuffle)
 
     @torch.no_grad()

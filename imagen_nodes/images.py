@@ -83,22 +83,28 @@ def through(
     return run
 
 
-def resized(images: Tensor, size: tuple[int, int], method: str) -> Tensor:
-    """IMAGE at another ``size`` (h, w), px, averaged where that is smaller, clamped. ``lanczos`` is
-    Pillow's in float32, ``bicubic`` torch's."""
-    if images.shape[1:3] == size:
-        return images
-    if method == "bicubic":
-        x = F.interpolate(images.movedim(3, 1), size, mode="bicubic", antialias=True)
-        return x.movedim(1, 3).clamp(0, 1)
-    planes = images.movedim(3, 1).flatten(0, 1).contiguous().numpy()
-    height, width = size
-    small = [
-        np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS))
-        for plane in planes
-    ]
-    x = torch.from_numpy(np.stack(small)).unflatten(0, (images.shape[0], images.shape[3]))
-    return x.movedim(1, 3).clamp(0, 1)
+def resized(
+    images: Tensor, size: tuple[int, int], method: str, rows: tuple[float, float] | None = None
+) -> Tensor:
+    """IMAGE at another ``size`` (h, w), px, averaged where that is smaller, clamped: Pillow's
+    ``lanczos`` or ``bicubic``, in float32.
+
+    Args:
+        rows: those to take, from and to, px, parts of them too; what is beyond still counts at
+            their border. None: all.
+    """
+    b, h, w, c = images.shape
+    top, bottom = rows or (0, h)
+    if top == int(top) and (bottom - top, w) == size:
+        return images[:, int(top) : int(bottom)]
+    result = torch.empty(b, c, *size)
+    for picture, places in zip(images, result, strict=True):
+        for i, place in enumerate(places):
+            plane = Image.fromarray(picture[..., i].contiguous().numpy())
+            way = Image.Resampling[method.upper()]
+            small = plane.resize((size[1], size[0]), way, box=(0, top, w, bottom))
+            place.copy_(torch.from_numpy(np.array(small)))
+    return result.clamp_(0, 1).movedim(1, 3)
 
 
 def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:

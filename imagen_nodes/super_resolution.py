@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from .noise_level import noise_map
 
 # Seconds between two looks at whether somebody has cancelled, within a tile.
 PATIENCE = 0.25
+# Pixels of a picture at a time whose result is resized; and how far Lanczos's filter reaches.
+BAND, SUPPORT = 1 << 20, 3
 
 
 def enlarge(
@@ -54,22 +58,57 @@ def enlarge(
     factor = factor or pictures.scale
     size = (max(round(h * factor), 1), max(round(w * factor), 1))
     image = image.float().cpu()
-    result = tiles.empty(b, *size, c) if b > 1 or c == 4 else None
+    # Of one picture the network's own result will do.
+    own = size == (h * pictures.scale, w * pictures.scale) and b == 1 and c != 4
+    result = None if own else tiles.empty(b, *size, c)
     with host.running(model) as running:
         for i in range(b):
+            draw = partial(run, running, model, pictures, noise=noise, ensemble=ensemble)
             with reporting(host, running.network, i, b) as progress:
                 picture = image[i : i + 1, ..., :3]
-                colour = run(
-                    running, model, pictures, picture, progress, noise=noise, ensemble=ensemble
-                )
-            colour = images.resized(colour, size, method)
-            if result is None:  # the one picture is the result
-                return colour
-            result[i, ..., :3] = colour[0]
+                if result is None:
+                    return draw(picture, progress)
+                _draw_into(result[i, ..., :3], draw, pictures, picture, method, progress)
             if c == 4:
                 result[i, ..., 3:] = images.resized(image[i : i + 1, ..., 3:], size, method)[0]
     assert result is not None
     return result
+
+
+def _draw_into(
+    result: Tensor,
+    draw: Callable[..., Tensor],
+    pictures: Pictures,
+    picture: Tensor,
+    method: str,
+    progress: tiles.Progress,
+) -> None:
+    """What ``draw`` makes of ``[1 h w c]``, resized to the ``result [h' w' c]``: some rows at a
+    time, so that the network's own, which may be many times as large, is never whole in memory."""
+    (_, h, w, _), (height, width, _), scale = picture.shape, result.shape, pictures.scale
+    if pictures.reach is None or pictures.noise_map or h * w <= BAND:
+        result.copy_(images.resized(draw(picture, progress), (height, width), method)[0])
+        return
+    grey, step = is_grey(picture), scale * h / height  # rows of the network's a row of the result
+    around = math.ceil((SUPPORT * max(step, 1) + 1) / scale) + pictures.reach
+    count = min(-(-h * w // BAND), height)
+    for k in range(count):
+        start, stop = (height * i // count for i in (k, k + 1))
+        top, bottom = start * step, stop * step
+        first = max(int(top / scale) - around, 0) // pictures.sizes.multiple
+        first *= pictures.sizes.multiple
+        made = draw(
+            picture[:, first : math.ceil(bottom / scale) + around],
+            lambda done, total, k=k: progress(k * total + done, count * total),
+            grey=grey,
+        )
+        rows = (top - first * scale, min(bottom - first * scale, made.shape[1]))
+        result[start:stop] = images.resized(made, (stop - start, width), method, rows)[0]
+
+
+def is_grey(image: Tensor) -> bool:
+    """Whether ``[... c]`` has no colours."""
+    return image.shape[-1] == 1 or bool((image == image[..., :1]).all())
 
 
 def restore(
@@ -122,6 +161,7 @@ def run(
     holes: Tensor | None = None,
     noise: float | None = None,
     ensemble: bool = False,
+    grey: bool | None = None,
 ) -> Tensor:
     """What a network makes of ``[1 h w c]`` of 1 or 3 channels: as many, larger by its factor; grey
     stays grey.
@@ -130,8 +170,9 @@ def run(
         holes: ``[h w]``, for a network that takes a mask; what is no hole of the result is of no
             use.
         noise, ensemble: as :func:`enlarge`.
+        grey: whether it is; none: as it looks.
     """
-    grey = image.shape[3] == 1 or bool((image == image[..., :1]).all())
+    grey = is_grey(image) if grey is None else grey
     x = image.movedim(3, 1)
     if pictures.channels == 1:  # one picture a channel
         x = (x[:, :1] if grey else x).transpose(0, 1)

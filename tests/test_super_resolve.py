@@ -123,6 +123,23 @@ def test_values_are_clamped_and_ranges_kept():
     torch.testing.assert_close(found, ((y + 1) / 2).clamp(0, 1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("factor", [0, 0.7, 1, 1.37, 3])
+@pytest.mark.parametrize("method", ["lanczos", "bicubic"])
+def test_some_rows_at_a_time(channels, factor, method, monkeypatch):
+    """Give what all at once do; a grey part of a picture of colours is no grey picture."""
+    image = noise(2, 57, 20, channels)
+    image[:, 20:, :, :3] = image[:, 20:, :, :1]
+    whole, made = enlarge(model(), image, factor, method), []
+    small = model()
+    small.network.register_forward_hook(lambda module, x, y: made.append(y.shape[2]))
+    monkeypatch.setattr(super_resolution, "BAND", 200)
+    found = enlarge(small, image, factor, method)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-5)
+    assert len(made) == 12
+    assert max(made) < 2 * 57
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_broken_pixels_are_refused(value):
     image = noise(3, 4, 4, 3)

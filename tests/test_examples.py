@@ -15,6 +15,7 @@ SIZES = {
     "latent_walk": ((128, 128), 72),
     "super_resolve": ((384, 448), 1),
     "inpaint": ((320, 240), 1),
+    "inpaint_by_inversion": ((64, 64), 1),
     "denoise": ((240, 280), 1),
     "style_transfer": ((451, 300), 1),
     "translate": ((300, 200), 1),

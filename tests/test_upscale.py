@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagen_nodes.errors import Cancelled, CheckpointError, RunError, WorkflowError
+from imagen_nodes.errors import Cancelled, CheckpointError, DataError, RunError, WorkflowError
 from imagen_nodes.foreign import describe
 from imagen_nodes.graph.builtin import BUILTIN, tiled
 from imagen_nodes.graph.node import registry
@@ -113,7 +113,7 @@ def test_out_of_memory_means_smaller_tiles():
         def __call__(self, x):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    with pytest.raises(RuntimeError, match="can't allocate memory"):
+    with pytest.raises(DataError, match=r"even in tiles of 128 px: .* can't allocate memory"):
         tiled.upscaled(Host(), Smaller(), image)
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...tiles import is_out_of_memory
+from ...errors import DataError
+from ...tiles import empty, is_out_of_memory
 from ..host import Host
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ def upscaled(
 
     Raises:
         ValueError: the network takes another number of channels.
+        DataError: memory runs out in the smallest tiles too, or for the result.
     """
     wanted, found = descriptor.input_channels, image.shape[3]
     if wanted != found:
         raise ValueError(f"the network takes {wanted} channels, the image has {found}")
     device, tile = host.device, TILE
-    pictures = image.movedim(3, 1)
+    pictures, (b, h, w, _) = image.movedim(3, 1), image.shape
+    result = empty(b, h * descriptor.scale, w * descriptor.scale, 3)
     descriptor.to(device)
 
     def call(part: Tensor) -> Tensor:
@@ -46,44 +49,51 @@ def upscaled(
     try:
         while True:
             try:
-                result = _upscaled(call, pictures, descriptor.scale, tile, host.progress)
-                return result.movedim(1, 3).clamp(0, 1)
+                _upscaled(
+                    result.movedim(3, 1), call, pictures, descriptor.scale, tile, host.progress
+                )
+                return result.clamp_(0, 1)
             except RuntimeError as error:
-                if not is_out_of_memory(error) or tile // 2 < SMALLEST:
+                if not is_out_of_memory(error):
                     raise
+                if tile // 2 < SMALLEST:
+                    raise DataError(
+                        f"out of memory, even in tiles of {tile} px: {str(error).splitlines()[0]}. "
+                        "Use a smaller network, or a device with more memory"
+                    ) from error
             tile //= 2
     finally:
         descriptor.to("cpu")
 
 
 def _upscaled(
+    result: Tensor,
     call: Callable[[Tensor], Tensor],
     pictures: Tensor,
     scale: int,
     tile: int,
     progress: Callable[[int, int], None],
-) -> Tensor:
+) -> None:
+    """Into ``result [b 3 s*h s*w]``."""
     b, _, h, w = pictures.shape
     corners = list(itertools.product(_positions(h, tile), _positions(w, tile)))
-    result = torch.empty(b, 3, h * scale, w * scale)
     for i in range(b):
         picture = pictures[i : i + 1]
         whole = h <= tile and w <= tile
-        total, weights = torch.zeros((2, 3, h * scale, w * scale)) if not whole else (None, None)
+        total, weights = result[i].zero_(), torch.zeros(0 if whole else h * scale, w * scale)
         for j, (y, x) in enumerate(corners, 1):
             part = call(picture[:, :, y : y + tile, x : x + tile])[0]
-            if total is None or weights is None:
-                result[i] = part
+            if whole:
+                total.copy_(part)
             else:
                 _, part_h, part_w = part.shape
                 mask = _mask(part_h, part_w, OVERLAP * scale)
                 place = slice(y * scale, y * scale + part_h), slice(x * scale, x * scale + part_w)
                 total[:, *place] += part * mask
-                weights[:, *place] += mask
+                weights[place] += mask
             progress(i * len(corners) + j, b * len(corners))
-        if total is not None and weights is not None:
-            result[i] = total / weights
-    return result
+        if not whole:
+            total /= weights
 
 
 def _positions(side: int, tile: int) -> list[int]:

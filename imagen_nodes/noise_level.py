@@ -22,6 +22,8 @@ BLOCK = 8
 FEWEST_BORDERS = 4
 # Pixels that are looked at for blocks, each way, at most.
 SEEN = 1 << 20
+# Of noise of 50/255 before JPEG of quality 10 to 75, up to 3/255 are found after it in photographs.
+LEFT = 4 / 255
 # Steps of values that are greater are edges.
 EDGE = 0.1
 # Deviations of the mean of chance from which on steps between blocks are not by chance. White noise
@@ -99,14 +101,15 @@ def noise_map(pictures: Tensor, noise: Tensor | float | None, jpeg_mark: bool = 
 
     Args:
         noise: of all, or ``[b]``; none: what :func:`noise_level` finds in each.
-        jpeg_mark: in place of what it finds, ``JPEG_MARK`` where :func:`has_blocks`.
+        jpeg_mark: in place of what it finds, ``JPEG_MARK`` where :func:`has_blocks`, unless the
+            noise is stronger than what JPEG leaves of any: then it came later, and matters more.
     """
     if noise is None:
-        found = (
-            JPEG_MARK if jpeg_mark and has_blocks(picture) else noise_level(picture)
-            for picture in pictures
-        )
-        noise = torch.tensor(list(found))
+        found = torch.tensor([noise_level(picture) for picture in pictures])
+        for i, picture in enumerate(pictures if jpeg_mark else ()):
+            if found[i] < LEFT and has_blocks(picture):
+                found[i] = JPEG_MARK
+        noise = found
     levels = torch.as_tensor(noise).to(pictures).view(-1, 1, 1, 1)
     return levels.expand_as(pictures[:, :1])
 

@@ -142,7 +142,7 @@ def test_a_network_that_is_told_how_strong_the_noise_is():
 def test_a_picture_with_jpegs_blocks(jpeg_mark):
     steps = torch.rand(9, 9, generator=torch.Generator().manual_seed(0))
     blocks = steps.repeat_interleave(8, 0).repeat_interleave(8, 1)[None, :, :, None]
-    image = (0.5 * blocks + 0.1 * noise(1, 72, 72, 3)).clamp(0, 1)
+    image = (0.5 * blocks + 0.02 * noise(1, 72, 72, 3)).clamp(0, 1)
     small = drawn(TOLD.model_copy(update={"jpeg_mark": jpeg_mark}))
     estimate = noise_level(image[0].movedim(2, 0))
     _, levels = seen_by(small, image)

@@ -117,6 +117,12 @@ def test_a_map_says_what_is_found(pearl):
     assert found.shape == (2, 1, 160, 160)
     assert found[0].unique().tolist() == pytest.approx([noise_level(both[0])])
     assert found[1].unique().tolist() == pytest.approx([JPEG_MARK])
+    # Noise on top of blocks is noise; what JPEG leaves of noise is JPEG's.
+    later = noise_map(noisy(blocks, 15)[None], None, jpeg_mark=True)
+    assert has_blocks(noisy(blocks, 15))
+    assert 255 * float(later.mean()) == pytest.approx(15, abs=1.5)
+    before = noise_map(compressed(noisy(clean, 25), 20)[None], None, jpeg_mark=True)
+    assert before.unique().tolist() == pytest.approx([JPEG_MARK])
     plain = noise_map(both, None)
     assert plain[1].unique().tolist() == pytest.approx([noise_level(blocks)])
     said = noise_map(both, 0.1, jpeg_mark=True)

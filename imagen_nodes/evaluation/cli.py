@@ -385,8 +385,9 @@ def _check_fits(args: argparse.Namespace, model: Model) -> None:
 
     pictures = model.architecture.pictures
     restores = pictures and not pictures.masked and model.card.task != "translation"
-    for name in ("noise", "jpeg", "ensemble"):
-        if getattr(args, name) not in (None, False) and not restores:
+    given = {"noise": args.noise is not None, "jpeg": args.jpeg is not None}
+    for name, asked in (given | {"ensemble": args.ensemble}).items():
+        if asked and not restores:
             raise UsageError(
                 f"--{name} is for networks that restore or enlarge pictures; {args.weights} does "
                 "not"

@@ -146,7 +146,8 @@ NOISY = {
         "clipped": 0.7,
     },
     "tinted": 0.3,
-    "halved": 0.25,
+    "tile": 128,
+    "halved": 0.4,
     "grey": 0.1,
 }
 

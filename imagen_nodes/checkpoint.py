@@ -97,6 +97,11 @@ class Card(Spec):
     thumbnail: str = ""
     """A data URL of a small sample picture; empty: none."""
 
+    @property
+    def task_recipe(self) -> dict[str, Any]:
+        """What of its recipe is the task's; empty: unknown."""
+        return self.training.recipe.get("task", {}) if self.training else {}
+
     @field_validator("architecture")
     @classmethod
     def _has_kind(cls, value: dict[str, Any]) -> dict[str, Any]:

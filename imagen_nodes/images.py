@@ -113,8 +113,7 @@ def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
 
     Raises:
         DataError: their numbers do not fit, or they hold NaN or infinity."""
-    # The sum is the question that takes no memory; it is infinite too where large values overflow.
-    if not mask.sum().isfinite() and not torch.isfinite(mask).all():
+    if not is_finite(mask):
         raise DataError("the mask holds NaN or infinity. Look at the node that made it")
     if len(mask) not in (1, count):
         raise DataError(f"{len(mask)} masks for {count} pictures: give one, or one each")
@@ -125,6 +124,12 @@ def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
     if mask.numel() and (mask.amin() < 0 or mask.amax() > 1):  # else it need not be copied
         mask = mask.clamp(0, 1)
     return mask.expand(count, -1, -1)
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no value is NaN or infinity. The sum is the faster question, and takes no memory; it
+    is infinite too where large values overflow it."""
+    return bool(x.sum().isfinite()) or bool(torch.isfinite(x).all())
 
 
 def luma(images: Tensor) -> Tensor:

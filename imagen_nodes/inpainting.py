@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import images, tiles
 from .checkpoint import Model
-from .errors import CheckpointError, DataError
+from .errors import CheckpointError
 from .graph.host import Host
 from .networks.architecture import Pictures
 from .super_resolution import refuse_broken, reporting, run
@@ -45,8 +45,6 @@ def inpaint(
             memory runs out.
     """
     pictures = _pictures(model)
-    if not len(image):
-        raise DataError("the batch holds no picture")
     refuse_broken(host, image)
     b, h, w, _ = image.shape
     image = image.float().cpu()

@@ -57,8 +57,6 @@ def invert(
             such class."""
     a = generator_of(model)
     number = latents.classes_of(labels, model.card.class_names, a.classes)[0] if a.classes else None
-    if not len(image):
-        raise DataError("the batch holds no picture")
     refuse_broken(host, image)
     targets, seen = _targets(a, image, mask)
     total = len(targets) * steps

@@ -51,8 +51,6 @@ def enlarge(
         DataError: the pictures hold NaN or infinity, or memory runs out.
     """
     pictures = _pictures(model)
-    if not len(image):
-        raise DataError("the batch holds no picture")
     refuse_broken(host, image)
     b, h, w, c = image.shape
     factor = factor or pictures.scale
@@ -220,14 +218,15 @@ def _pictures(model: Model) -> Pictures:
 def refuse_broken(host: Host, image: Tensor, what: str = "image") -> None:
     """
     Raises:
-        DataError: ``image [b h w c]`` has values that are no numbers."""
+        DataError: ``image [b h w c]`` is of no picture, or has values that are no numbers."""
+    if not len(image):
+        raise DataError("the batch holds no picture")
     last = time.monotonic()
     for i, picture in enumerate(image):
         if time.monotonic() - last > PATIENCE:
             last = time.monotonic()
             host.progress(0, len(image))
-        # The sum is the faster question; it is infinite too where large values overflow it.
-        if not picture.sum().isfinite() and not torch.isfinite(picture).all():
+        if not images.is_finite(picture):
             raise DataError(
                 f"{what} {i} of the batch (counted from 0) holds NaN or infinity, which would "
                 "spread over the result. Look at the node that made it"

@@ -133,10 +133,7 @@ def run(
             reason = str(error).splitlines()[0]
         smaller = tiling.smaller()
         if smaller is None:
-            raise DataError(
-                f"out of memory, even in tiles of {tiling.tile} px: {reason}. Use a smaller "
-                "network, or a device with more memory"
-            )
+            raise too_little_memory(tiling.tile, reason)
         tiling = smaller
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -296,6 +293,14 @@ def empty(b: int, h: int, w: int, c: int) -> Tensor:
             f"out of memory: the result, {b} of {w}x{h} px, takes {size:.1f} GiB. Run fewer "
             "pictures at once, or enlarge less"
         ) from error
+
+
+def too_little_memory(tile: int, reason: str) -> DataError:
+    """What to say where even the smallest tiles, of ``tile`` px, do not fit."""
+    return DataError(
+        f"out of memory, even in tiles of {tile} px: {reason}. Use a smaller network, or a device "
+        "with more memory"
+    )
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -34,8 +34,6 @@ def translate(host: Host, model: Model, image: Tensor, side: int = 0) -> Tensor:
             long and ``side`` large.
     """
     pictures = pictures_of(model)
-    if not len(image):
-        raise DataError("the batch holds no picture")
     refuse_broken(host, image)
     side = _trained(model) if side < 0 else side
     b, h, w, c = image.shape
@@ -92,8 +90,7 @@ def pictures_of(model: Model) -> Pictures:
 def _trained(model: Model) -> int:
     """Shorter side of the pictures that the network is trained on, px; 0: not known. One without a
     size of its own sees windows of pictures that were brought to a side."""
-    task = model.card.training.recipe.get("task", {}) if model.card.training else {}
-    side = model.card.architecture.get("resolution") or task.get("read")
+    side = model.card.architecture.get("resolution") or model.card.task_recipe.get("read")
     return side if isinstance(side, int) else 0
 
 

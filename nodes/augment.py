@@ -1,5 +1,6 @@
 """Expanding a labelled data set, and the changes that classifiers are trained with."""
 
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 from pydantic import Field
@@ -77,6 +78,11 @@ class Change(Node):
     seed: Seed = 0
     """Of the first picture; picture i of the batch depends on seed + i alone."""
 
+    def each(self, host: Host, change: Callable[[Image, int], Image]) -> Images:
+        from imagen_nodes.augmentation import transforms
+
+        return Images(transforms.each(host, self.image, self.seed, change))
+
 
 class RandomFlip(Change):
     """Mirror pictures left to right, each with a probability."""
@@ -91,13 +97,7 @@ class RandomFlip(Change):
     def run(self, host: Host) -> Images:
         from imagen_nodes.augmentation import transforms
 
-        return Images(
-            transforms.each(
-                host,
-                self.image,
-                lambda x, i: transforms.random_flip(x, self.seed + i, self.probability),
-            )
-        )
+        return self.each(host, lambda x, seed: transforms.random_flip(x, seed, self.probability))
 
 
 class RandomCrop(Change):
@@ -113,13 +113,7 @@ class RandomCrop(Change):
     def run(self, host: Host) -> Images:
         from imagen_nodes.augmentation import transforms
 
-        return Images(
-            transforms.each(
-                host,
-                self.image,
-                lambda x, i: transforms.random_crop(x, self.seed + i, self.crop),
-            )
-        )
+        return self.each(host, lambda x, seed: transforms.random_crop(x, seed, self.crop))
 
 
 class RandomColour(Change):
@@ -136,13 +130,7 @@ class RandomColour(Change):
     def run(self, host: Host) -> Images:
         from imagen_nodes.augmentation import transforms
 
-        return Images(
-            transforms.each(
-                host,
-                self.image,
-                lambda x, i: transforms.random_colour(x, self.seed + i, self.strength),
-            )
-        )
+        return self.each(host, lambda x, seed: transforms.random_colour(x, seed, self.strength))
 
 
 class Cutout(Change):
@@ -158,10 +146,4 @@ class Cutout(Change):
     def run(self, host: Host) -> Images:
         from imagen_nodes.augmentation import transforms
 
-        return Images(
-            transforms.each(
-                host,
-                self.image,
-                lambda x, i: transforms.cutout(x, self.seed + i, self.size),
-            )
-        )
+        return self.each(host, lambda x, seed: transforms.cutout(x, seed, self.size))

@@ -115,6 +115,7 @@ def test_networks_with_an_order_of_their_own_run(monkeypatch):
     model.network.model.register_forward_pre_hook(lambda module, x: seen.append(x[0]))
     result = super_resolution.restore(LocalHost(device="cpu"), model, image)
     torch.testing.assert_close(result, torch.full_like(image, 0.75), atol=1e-3, rtol=0)
+    assert len(seen) == 1
     assert seen[0].shape == (1, 3, 512, 512)
     torch.testing.assert_close(seen[0][:, :, :8, :12], image.movedim(3, 1) * 2 - 1)
     # Of one size alone: a larger picture is brought to it, and its result back.

@@ -653,7 +653,7 @@ def test_evaluate(place, capsys):
 
 
 def test_noise_and_jpeg_are_what_files_have():
-    card = types.SimpleNamespace(training=None)
+    card = checkpoint.Card(title="small", architecture=UNET, task="restoration")
     model = types.SimpleNamespace(architecture=ResidualUNet.model_validate(UNET), card=card)
     x = smooth(1, 40)
     noisy = degradation.degradation_of(model, 20)(x, 3)

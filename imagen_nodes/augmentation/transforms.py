@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from .. import images
-from ..errors import DataError
 from ..graph.host import Host
 from ..super_resolution import refuse_broken
 from ..training.ada import cut_out
@@ -72,18 +71,17 @@ def cutout(batch: Tensor, seed: int, share: float) -> Tensor:
     return torch.cat([cut, batch[..., 3:]], 3)
 
 
-def each(host: Host, batch: Tensor, change: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """``change`` of image i, as a batch of one, and i: the memory of one image and of the result.
+def each(host: Host, batch: Tensor, seed: int, change: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """``change`` of each image, a batch of one, and its seed: in the memory of one image and of the
+    result.
 
     Raises:
         DataError: the batch holds no picture, or one with NaN or infinity."""
-    if not len(batch):
-        raise DataError("the batch holds no picture")
     refuse_broken(host, batch)
     result = torch.empty_like(batch)
     for i in range(len(batch)):
         host.progress(i, len(batch))
-        result[i] = change(batch[i : i + 1], i)[0]
+        result[i] = change(batch[i : i + 1], seed + i)[0]
     return result
 
 

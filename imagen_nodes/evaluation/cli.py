@@ -277,8 +277,7 @@ def _translation(
     with progress_bar() as progress:
         if args.target is None:
             paths = pictures_at(args.data)
-            trained = model.card.training.recipe["task"] if model.card.training else {}
-            side = args.input or trained.get("input", "left")
+            side = args.input or model.card.task_recipe.get("input", "left")
             found = [
                 translation.paired_figures(
                     way,

@@ -145,7 +145,7 @@ def degradation_of(
     if pictures.masked:
         return masked()
     scale = pictures.scale
-    task = model.card.training.recipe.get("task", {}) if model.card.training else {}
+    task = model.card.task_recipe
     degradation: Degradation = Shrink() if scale > 1 else Noise(sigma=(25, 25))
     if quality is not None:
         s = sigma or 0.0

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...errors import DataError
-from ...tiles import empty, is_out_of_memory
+from ...tiles import empty, is_out_of_memory, too_little_memory
 from ..host import Host
 
 if TYPE_CHECKING:
@@ -57,10 +56,7 @@ def upscaled(
                 if not is_out_of_memory(error):
                     raise
                 if tile // 2 < SMALLEST:
-                    raise DataError(
-                        f"out of memory, even in tiles of {tile} px: {str(error).splitlines()[0]}. "
-                        "Use a smaller network, or a device with more memory"
-                    ) from error
+                    raise too_little_memory(tile, str(error).splitlines()[0]) from error
             tile //= 2
     finally:
         descriptor.to("cpu")

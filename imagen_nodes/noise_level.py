@@ -5,11 +5,16 @@ Sources: Chen, Zhu and Heng, "An Efficient Statistical Method for Image Noise Le
 ICCV 2015. Small patches of a picture lie in few dimensions, those of white noise in all of them
 alike: of the variances along the patches' principal axes those that noise alone is left in are the
 smallest, and spread around its variance, so that their mean is their median. Axes are left out, the
-longest first, until that is so. Wang, Sheikh and Bovik, "No-Reference Perceptual Quality Assessment
-of JPEG Compressed Images", ICIP 2002: the steps between blocks.
+longest first, until that is so. Liu, Tanaka and Okutomi, "Single-Image Noise Level Estimation for
+Blind Denoising", IEEE Transactions on Image Processing 2013: of patches only those are looked at
+that have hardly any texture beside noise as strong as was found before. Wang, Sheikh and Bovik,
+"No-Reference Perceptual Quality Assessment of JPEG Compressed Images", ICIP 2002: the steps between
+blocks.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -22,7 +27,8 @@ BLOCK = 8
 FEWEST_BORDERS = 4
 # Pixels that are looked at for blocks, each way, at most.
 SEEN = 1 << 20
-# Of noise of 50/255 before JPEG of quality 10 to 75, up to 3/255 are found after it in photographs.
+# Of noise of 50/255 before JPEG of quality 10 to 75, up to 3/255 are found after it in photographs
+# whose blocks can still be told.
 LEFT = 4 / 255
 # Steps of values that are greater are edges.
 EDGE = 0.1
@@ -35,8 +41,15 @@ SIDE = 7
 MOST = 1 << 14
 # Patches for each of their dimensions that it takes.
 FEWEST = 16
-# Of patches whose mean is so many deviations from 0 and 1 hardly a value has been cut off there.
+# Of patches whose mean is so many deviations from 0 and 1 not many values have been cut off there.
 INSIDE = 1.5
+# Patches whose neighbouring values differ by more than so many times what noise alone makes of them
+# (squares; those of noise spread by an eighth) have a texture, whose variance passes for noise's.
+CALM = 1.6
+# Steps to the deviation before values were cut off.
+SOLVING = 4
+# Deviations beyond which noise does not reach.
+FAR = 10.0
 # Times that patches are chosen, by the deviation that was found before; at first all are.
 ROUNDS = 2
 
@@ -58,14 +71,21 @@ def noise_level(picture: Tensor) -> float:
         return 0.0
     step = max(1, round((count / MOST) ** 0.5))
     views = picture.unfold(1, side, step).unfold(2, side, step)
-    patches = views.permute(1, 2, 0, 3, 4).reshape(-1, size)
-    # Where values are cut off at 0 and 1, noise is less than it was.
+    patches = views.permute(1, 2, 0, 3, 4).reshape(-1, c, side, side)
+    differences = torch.cat([patches.diff(dim=dim).flatten(1) for dim in (2, 3)], 1)
+    # What noise's variance is, where there is nothing else.
+    steps = differences.square().sum(1) / (2 * max(1, differences.shape[1]))
+    patches = patches.flatten(1)
     means = patches.mean(1)
-    distances, order = torch.minimum(means, 1 - means).sort(descending=True)
-    patches, sigma = patches[order], 0.0
+    distances = torch.minimum(means, 1 - means)
+    cut_off = bool(picture.min() >= 0 and picture.max() <= 1)
+    sigma = _smallest(patches)
     for _ in range(ROUNDS):
-        inside = int((distances >= INSIDE * sigma).sum())
-        sigma = _smallest(patches[: max(inside, FEWEST * size)])
+        inside = _greatest(distances, INSIDE * sigma, FEWEST * size)
+        calm = inside[_greatest(-steps[inside], -CALM * sigma**2, FEWEST * size)]
+        sigma = _smallest(patches[calm])
+        if cut_off:
+            sigma = _before(sigma, means[calm])
     return sigma
 
 
@@ -120,3 +140,29 @@ def _smallest(patches: Tensor) -> float:
     while variances.mean() > variances.quantile(0.5):
         variances = variances[:-1]
     return float(variances.mean().sqrt())
+
+
+def _greatest(values: Tensor, limit: float, least: int) -> Tensor:
+    """Indices of those that reach the limit, or of the ``least`` greatest, ``[n]``."""
+    order = values.argsort(descending=True)
+    return order[: max(least, int((values >= limit).sum()))]
+
+
+def _before(sigma: float, means: Tensor) -> float:
+    """Noise's deviation before values were cut off at 0 and 1, which left ``sigma`` where they had
+    these ``means [n]``."""
+    found = sigma
+    for _ in range(SOLVING if sigma else 0):
+        below, above = ((x / found).clamp(max=FAR) for x in (means, 1 - means))
+        found = sigma / float(_left(below, above).mean().sqrt())
+    return found
+
+
+def _left(below: Tensor, above: Tensor) -> Tensor:
+    """The variance of standard Gaussian noise that is cut off at ``-below`` and ``above`` (Foi,
+    "Clipped Noisy Images", Signal Processing 2009, section 3)."""
+    low, high = torch.special.ndtr(-below), torch.special.ndtr(-above)
+    at_low, at_high = (torch.exp(-x.square() / 2) / (2 * math.pi) ** 0.5 for x in (below, above))
+    mean = at_low - at_high - below * low + above * high
+    inner = 1 - low - high - below * at_low - above * at_high
+    return inner + below.square() * low + above.square() * high - mean.square()

@@ -68,6 +68,19 @@ def test_texture_is_no_noise(pearl):
     assert 255 * noise_level(noisy(pearl, 15)) == pytest.approx(15, rel=0.1)
 
 
+def test_a_texture_in_every_direction_is_left_out():
+    """As fur: its values know nothing of one another, like noise's."""
+    x = picture()
+    x[:, :, 130:] += 0.08 * torch.randn(3, 160, 70, generator=random(3))
+    assert 255 * noise_level(noisy(x, 10)) == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.2, 0.8])
+def test_what_was_cut_off_is_counted(level):
+    x = torch.full((3, 160, 200), level)
+    assert 255 * noise_level(noisy(x, 50)) == pytest.approx(50, rel=0.1)
+
+
 @pytest.mark.parametrize(("size", "known"), [
     ((1, 1), False), ((4, 4), False), ((1, 20000), True), ((12, 12), False), ((24, 24), True),
 ])  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -10,20 +11,30 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+# What everything in the package logs to.
+LOG = logging.getLogger(__package__)
 
-class Console:
-    """Shows the events of a run. For people: a bar on a terminal (none when piped) and a line for
-    each file; with ``json``: every event as it comes."""
+
+class Console(logging.Handler):
+    """Shows the events of a run, and as warnings what its nodes log. For people: a bar on a
+    terminal (none when piped) and a line for each file; with ``json``: every event as it comes."""
 
     def __init__(self, *, json: bool) -> None:
+        super().__init__(logging.WARNING)
         self.json = json
         self._bar: tqdm[Any] | None = None
+        self._node = ""
 
     def __enter__(self) -> Self:
+        LOG.addHandler(self)
         return self
 
     def __exit__(self, *error: object) -> None:
+        LOG.removeHandler(self)
         self._close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.warn([self._node + record.getMessage()])
 
     def warn(self, warnings: Iterable[str]) -> None:
         """Say what is odd but no error."""
@@ -31,10 +42,12 @@ class Console:
             if self.json:
                 print(json.dumps({"event": "warning", "message": warning}), flush=True)
             else:
-                print(f"warning: {warning}", file=sys.stderr)
+                tqdm.write(f"warning: {warning}", file=sys.stderr)
 
     def listen(self, event: dict[str, Any]) -> None:
         """Show one event."""
+        if event["event"] == "node":
+            self._node = f"node {event['node']} ({event['title']}): "
         if self.json:
             print(json.dumps(event, default=str), flush=True)
             return

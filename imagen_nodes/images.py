@@ -8,6 +8,7 @@ picture  PIL, 8 bits
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import DataError
+
+LOG = logging.getLogger(__name__)
 
 # PIL modes by number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -109,7 +112,7 @@ def resized(
 
 def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
     """MASK for ``count`` pictures of ``size`` (h, w), px, ``[count h w]`` in 0..1: one for all,
-    or one each; resized bilinearly, as ComfyUI does.
+    or one each; resized bilinearly, as ComfyUI does, and said in the log, unless it is empty.
 
     Raises:
         DataError: their numbers do not fit, or they hold NaN or infinity."""
@@ -119,6 +122,9 @@ def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
         raise DataError(f"{len(mask)} masks for {count} pictures: give one, or one each")
     mask = mask.float().cpu()[:, None]
     if mask.shape[2:] != size:
+        if mask.any():  # ComfyUI's LoadImage gives an empty one of 64x64 px where there is no alpha
+            (h, w), (height, width) = mask.shape[2:], size
+            LOG.warning("a mask of %dx%d px, resized to the picture's %dx%d", w, h, width, height)
         mask = F.interpolate(mask, size, mode="bilinear")
     mask = mask[:, 0]
     if mask.numel() and (mask.amin() < 0 or mask.amax() > 1):  # else it need not be copied

@@ -32,7 +32,7 @@ class Inpaint(Node):
     """Pictures to fill in; with alpha, if they have it."""
     mask: Mask
     """What to fill in (1); one for all pictures, or one each. Resized bilinearly if its size is
-    another than theirs."""
+    another than theirs, and that is said in the log."""
     grow: Annotated[int, Field(ge=-1024, le=1024)] = 0
     """Px to add around what is masked; 4 or so where the mask was drawn by hand, which is often a
     little too small; negative: to take off."""

@@ -374,6 +374,44 @@ def test_one_mask_for_all_or_one_each_of_another_size() -> None:
         inpaint(model(), images, masks[:2])
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_mask_of_another_size_is_said(as_json: bool, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    small = model()
+    checkpoint.save(tmp_path / "weights" / "small.safetensors", small.card, small.network)
+    prompt: dict[str, Any] = {
+        "1": {"class_type": "ImagenLoadCheckpoint", "inputs": {"name": "small.safetensors"}},
+        "2": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 48, "height": 32, "batch_size": 1, "color": 255},
+        },
+        "3": {"class_type": "SolidMask", "inputs": {"width": 16, "height": 8, "value": 1.0}},
+        "4": {
+            "class_type": "ImagenInpaint",
+            "inputs": {
+                "model": ["1", 0],
+                "image": ["2", 0],
+                "mask": ["3", 0],
+                "grow": 0,
+                "blur": 0,
+                "invert": False,
+            },
+            "_meta": {"title": "Fill"},
+        },
+        "5": {"class_type": "PreviewImage", "inputs": {"images": ["4", 0]}},
+    }
+    text = "node 4 (Fill): a mask of 16x8 px, resized to the picture's 48x32"
+    for value, said in ((1.0, True), (0.0, False)):  # an empty one changes nothing anyway
+        prompt["3"]["inputs"]["value"] = value
+        (tmp_path / "w.json").write_text(json.dumps(prompt))
+        assert main(["run", "w.json", *["--json"] * as_json]) == 0
+        out, err = capsys.readouterr()
+        events = [json.loads(line) for line in out.splitlines() if as_json]
+        warning = {"event": "warning", "message": text}
+        assert ((warning in events) if as_json else (f"warning: {text}\n" in err)) is said
+
+
 @pytest.mark.parametrize(("grow", "blur"), [(7, 0), (0, 30), (300, 5), (-4, 9)])
 def test_distances_do_not_end_at_strips(grow: int, blur: int, monkeypatch: Any) -> None:
     mask = torch.zeros(700, 12)

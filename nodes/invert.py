@@ -85,7 +85,7 @@ class InpaintByInversion(Search):
 
     mask: Mask
     """What to fill in (1); one for all pictures, or one each. Resized bilinearly if its size is
-    another than theirs."""
+    another than theirs, and that is said in the log."""
 
     def run(self, host: Host) -> Filled:
         from imagen_nodes import inversion

@@ -290,7 +290,7 @@ def value(tensor):
     return float(tensor.detach())
 
 
-@pytest.mark.parametrize("pixel", ["l1", "charbonnier", "mse"])
+@pytest.mark.parametrize("pixel", ["l1", "charbonnier", "mse", "psnr"])
 def test_the_pixel_loss_is_the_one_it_names(pixel):
     task = Restore.model_validate(
         SMALL | {"patch": 32, "turn": False, "pixel": pixel, "pixel_weight": 3}
@@ -300,7 +300,12 @@ def test_the_pixel_loss_is_the_one_it_names(pixel):
     small = F.interpolate(clean, (16, 16), mode="bicubic", antialias=True).clamp(0, 1)
     result = F.interpolate(small.mul(255).round().div(255), scale_factor=2) + 0.1
     error = (result - clean).abs()
-    expected = {"l1": error, "mse": error**2, "charbonnier": (error**2 + 1e-6).sqrt()}[pixel]
+    expected = {
+        "l1": error,
+        "mse": error**2,
+        "charbonnier": (error**2 + 1e-6).sqrt(),
+        "psnr": 10 * ((error**2).mean((1, 2, 3)) + 1e-6).log10(),
+    }[pixel]
     assert value(update.losses[pixel]) == pytest.approx(3 * value(expected.mean()), rel=1e-4)
     psnr = -10 * torch.log10((result.clamp(0, 1) - clean).square().mean((1, 2, 3))).mean()
     assert value(update.signals["PSNR"]) == pytest.approx(value(psnr), rel=1e-4)

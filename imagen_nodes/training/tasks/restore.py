@@ -72,8 +72,10 @@ class Restore(Task):
     and what learns from those alone takes finer colours for noise."""
     halved: Probability = 0.0
     """Share of the patches that are taken twice as large and made smaller, for the same reason."""
-    pixel: Literal["l1", "charbonnier", "mse"] = "charbonnier"
-    """Distance of result and original, a mean over pixels."""
+    pixel: Literal["l1", "charbonnier", "mse", "psnr"] = "charbonnier"
+    """Distance of result and original, a mean over pixels; ``psnr``: minus the PSNR of each patch,
+    in dB, at most 60 (Chen et al., "HINet: Half Instance Normalization Network for Image
+    Restoration", 2021, section 3), to which easy patches count as much as hard ones."""
     pixel_weight: Weight = 1.0
     """Of that distance."""
     perceptual_weight: Weight = 0.0
@@ -234,6 +236,8 @@ class Restore(Task):
             return F.l1_loss(x, y)
         if self.pixel == "mse":
             return F.mse_loss(x, y)
+        if self.pixel == "psnr":
+            return 10 * torch.log10((x - y).square().mean((1, 2, 3)) + SOFT**2).mean()
         return ((x - y).square() + SOFT**2).sqrt().mean()
 
     def preview(self, network: nn.Module, count: int, random: Generator, pictures: Batch) -> Tensor:

@@ -135,9 +135,9 @@ def noise_map(pictures: Tensor, noise: Tensor | float | None, jpeg_mark: bool = 
 
 
 def _smallest(patches: Tensor) -> float:
-    """The deviation along the axes that hold noise alone, of ``[n d]``. The fewer patches, the wider
-    noise's own variances spread, and the more of them are left out as too long: by ``d / n`` of the
-    deviation, found with white noise."""
+    """The deviation along the axes that hold noise alone, of ``[n d]``. The fewer the patches, the
+    wider noise's own variances spread, and the more of them are left out as too long: that takes
+    ``d / n`` of the deviation, found with white noise."""
     variances = torch.linalg.eigvalsh(torch.cov(patches.T).double()).clamp(min=0)  # rising
     while variances.mean() > variances.quantile(0.5):
         variances = variances[:-1]

@@ -110,9 +110,13 @@ def resized(
     return result.clamp_(0, 1).movedim(1, 3)
 
 
-def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
+def fitted_mask(mask: Tensor, count: int, size: tuple[int, int], said: bool = True) -> Tensor:
     """MASK for ``count`` pictures of ``size`` (h, w), px, ``[count h w]`` in 0..1: one for all,
-    or one each; resized bilinearly, as ComfyUI does, and said in the log, unless it is empty.
+    or one each; resized bilinearly, as ComfyUI does.
+
+    Args:
+        said: in the log, that it is resized, unless it is empty; where pictures are, too, it is no
+            news.
 
     Raises:
         DataError: their numbers do not fit, or they hold NaN or infinity."""
@@ -122,7 +126,8 @@ def fitted_mask(mask: Tensor, count: int, size: tuple[int, int]) -> Tensor:
         raise DataError(f"{len(mask)} masks for {count} pictures: give one, or one each")
     mask = mask.float().cpu()[:, None]
     if mask.shape[2:] != size:
-        if mask.any():  # ComfyUI's LoadImage gives an empty one of 64x64 px where there is no alpha
+        # ComfyUI's LoadImage gives an empty one of 64x64 px where there is no alpha.
+        if said and mask.any():
             (h, w), (height, width) = mask.shape[2:], size
             LOG.warning("a mask of %dx%d px, resized to the picture's %dx%d", w, h, width, height)
         mask = F.interpolate(mask, size, mode="bilinear")

@@ -146,7 +146,7 @@ def _targets(a: GeneratorArchitecture, image: Tensor, mask: Tensor | None) -> tu
     target = images.for_network(resized, a.channels)
     if mask is None:
         return target, torch.ones_like(target[:, :1])
-    weight = 1 - images.fitted_mask(mask, len(image), a.size)[:, None]
+    weight = 1 - images.fitted_mask(mask, len(image), a.size, said=False)[:, None]
     if (weight.flatten(1).sum(1) == 0).any():
         raise DataError("a mask covers its whole picture: there is nothing to go by")
     return target, weight

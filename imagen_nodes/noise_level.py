@@ -50,6 +50,9 @@ CALM = 1.6
 SOLVING = 4
 # Deviations beyond which noise does not reach.
 FAR = 10.0
+# As much is left of a deviation of 150/255. Where less would be, all values are near 0 and 1, as of
+# a dithered picture, and not noise's.
+LEAST = 2 / 3
 # Times that patches are chosen, by the deviation that was found before; at first all are.
 ROUNDS = 3
 
@@ -156,7 +159,7 @@ def _before(sigma: float, means: Tensor) -> float:
     found = sigma
     for _ in range(SOLVING if sigma else 0):
         below, above = ((x / found).clamp(max=FAR) for x in (means, 1 - means))
-        found = sigma / float(_left(below, above).mean().sqrt())
+        found = sigma / max(float(_left(below, above).mean().sqrt()), LEAST)
     return found
 
 

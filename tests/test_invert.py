@@ -105,7 +105,7 @@ def test_what_is_masked_has_no_say(model):
     assert torch.equal(first.z, second.z)
 
 
-def test_the_workflow_fills_in_and_leaves_the_rest(runner, tmp_path):
+def test_the_workflow_fills_in_and_leaves_the_rest(runner, tmp_path, caplog):
     pixels = np.random.default_rng(0).integers(0, 256, (48, 40, 4), np.uint8)
     pixels[..., 3] = 255
     pixels[10:30, 12:26, 3] = 0  # a hole: the mask of Load Image
@@ -128,6 +128,16 @@ def test_the_workflow_fills_in_and_leaves_the_rest(runner, tmp_path):
     progress = [e for e in runner.events if e["event"] == "progress" and e["node"] == "3"]
     steps = [(e["done"], e["total"]) for e in progress if e["done"]]
     assert steps[2] == (3, 3)
+    assert not caplog.messages  # the mask has the picture's size
+
+
+def test_a_mask_of_another_size_is_said_once(model, caplog):
+    from imagen_nodes.nodes.invert import InpaintByInversion
+
+    mask = torch.zeros(1, 10, 10)
+    mask[:, 2:5, 2:5] = 1
+    InpaintByInversion(model=model, image=torch.rand(1, 20, 30, 3), mask=mask, steps=1).run(HOST)
+    assert caplog.messages == ["a mask of 10x10 px, resized to the picture's 30x20"]
 
 
 def test_an_empty_mask_changes_nothing(model):

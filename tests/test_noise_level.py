@@ -81,6 +81,12 @@ def test_what_was_cut_off_is_counted(level):
     assert 255 * noise_level(noisy(x, 50)) == pytest.approx(50, rel=0.1)
 
 
+def test_black_and_white_is_not_what_was_left_of_noise(pearl):
+    """Of a dithered picture: a deviation of more than its values have would blur it."""
+    dithered = (pearl > torch.rand(pearl.shape, generator=random())).float()
+    assert noise_level(dithered) < 0.75
+
+
 @pytest.mark.parametrize(("size", "known"), [
     ((1, 1), False), ((4, 4), False), ((1, 20000), True), ((12, 12), False), ((24, 24), True),
 ])  # fmt: skip

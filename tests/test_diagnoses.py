@@ -203,7 +203,7 @@ BROKEN: dict[str, tuple[Recipe, int, int]] = {
     ),
     "discriminator has won": (recipe((1e-6, 2e-3)), 2000, 20),
     "discriminator lags behind": (recipe((4e-4, 1e-9)), 2000, 16),
-    "augmentation leaks": (recipe(augment=TO_THE_FULL, regularisers=R1), 2000, 32),
+    "augmentation leaks": (recipe(1e-3, augment=TO_THE_FULL, regularisers=R1), 2000, 40),
 }  # fmt: skip
 
 

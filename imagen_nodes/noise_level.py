@@ -142,9 +142,10 @@ def _smallest(patches: Tensor) -> float:
     wider noise's own variances spread, and the more of them are left out as too long: that takes
     ``d / n`` of the deviation, found with white noise."""
     variances = torch.linalg.eigvalsh(torch.cov(patches.T).double()).clamp(min=0)  # rising
-    while variances.mean() > variances.quantile(0.5):
-        variances = variances[:-1]
-    return float(variances.mean().sqrt()) * (1 + patches.shape[1] / len(patches))
+    counts = torch.arange(1, len(variances) + 1, device=variances.device)
+    means = variances.cumsum(0) / counts
+    medians = (variances[(counts - 1) // 2] + variances[counts // 2]) / 2
+    return float(means[means <= medians][-1].sqrt()) * (1 + patches.shape[1] / len(patches))
 
 
 def _greatest(values: Tensor, limit: float, least: int) -> Tensor:

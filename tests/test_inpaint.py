@@ -28,6 +28,7 @@ from imagen_nodes.training.task import Batch, Moment
 from imagen_nodes.training.tasks.inpaint import Inpaint
 
 SMALL = {"width": 8, "levels": 1, "dilations": [1, 2]}
+PLAIN = {"grow": 0, "blur": 0, "invert": False}
 SMALL_D = {"channels": 4, "width": 8, "norm": "spectral", "depth": 2}
 
 
@@ -389,14 +390,7 @@ def test_a_mask_of_another_size_is_said(as_json: bool, tmp_path, monkeypatch, ca
         "3": {"class_type": "SolidMask", "inputs": {"width": 16, "height": 8, "value": 1.0}},
         "4": {
             "class_type": "ImagenInpaint",
-            "inputs": {
-                "model": ["1", 0],
-                "image": ["2", 0],
-                "mask": ["3", 0],
-                "grow": 0,
-                "blur": 0,
-                "invert": False,
-            },
+            "inputs": {"model": ["1", 0], "image": ["2", 0], "mask": ["3", 0], **PLAIN},
             "_meta": {"title": "Fill"},
         },
         "5": {"class_type": "PreviewImage", "inputs": {"images": ["4", 0]}},
@@ -570,14 +564,7 @@ def test_the_workflow(tmp_path) -> None:
         "2": {"class_type": "ImagenLoadCheckpoint", "inputs": {"name": "fill.safetensors"}},
         "3": {
             "class_type": "ImagenInpaint",
-            "inputs": {
-                "model": ["2", 0],
-                "image": ["1", 0],
-                "mask": ["1", 1],
-                "grow": 0,
-                "blur": 0,
-                "invert": False,
-            },
+            "inputs": {"model": ["2", 0], "image": ["1", 0], "mask": ["1", 1], **PLAIN},
         },
         "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "f"}},
     }

@@ -229,6 +229,7 @@ NETWORKS = [
     Compact(width=16, depth=4, scale=2, slopes="layer"),
     ResidualUNet(widths=(16, 24, 32)),
     ResidualUNet(widths=(16, 24, 32), noise_map=True, bias=True),
+    ResidualUNet(widths=(16, 24, 32), noise_map=True, modulated=True),
     ResidualUNet(widths=(16, 24, 32), unshuffle=2),
     GatedInpainting(width=16),
     GatedInpainting(width=16, activation="leaky-relu"),

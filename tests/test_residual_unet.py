@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from imagen_nodes import tiles
 from imagen_nodes.networks.residual_unet import ResidualUNet
+from imagen_nodes.noise_level import JPEG_MARK
 
 
 def noise(*shape):
@@ -122,6 +123,45 @@ def test_it_scales_with_its_input():
     _, built = network()
     x = noise(1, 3, 16, 16).double()
     torch.testing.assert_close(built(0.3 * x), 0.3 * built(x))
+
+
+def test_modulation_by_the_noise():
+    """Of the maps inside the blocks, in the order that they run in, each picture by its own level:
+    rows of a table for 0, 5, 10, 15, 20, 25, 35 and 50/255, and for JPEG's blocks."""
+    fields = {"widths": (8, 16), "blocks": 1, "middle": 2, "noise_map": True, "jpeg_mark": True}
+    _, built = network(**fields, modulated=True)
+    state = dict(built.named_parameters())
+    table = state["modulation.table"]
+    assert table.shape == (9, 8 + 16 + 16 + 8)
+    half = (table[1] + table[2]) / 2
+    wanted = {7.5: half, 15: table[3], 70: table[7], 0: table[0], JPEG_MARK * 255: table[8]}
+    x = noise(len(wanted), 4, 12, 20).double()
+    x[:, 3] = torch.tensor(list(wanted))[:, None, None] / 255
+    scales = (1 + torch.stack(list(wanted.values())))[:, :, None, None]
+
+    def block(x, name, at):
+        inside = conv(x, state, f"{name}.first", padding=1)
+        inside = F.relu(inside * scales[:, at : at + inside.shape[1]])
+        return x + conv(inside, state, f"{name}.second", padding=1)
+
+    a = block(conv(x, state, "first", padding=1), "encoders.0.0", 0)
+    b = block(conv(a, state, "halvings.0", stride=2), "middle.0", 8)
+    b = shuffled(conv(block(b, "middle.1", 24), state, "doublings.0"))
+    whole = x[:, :3] + conv(block(a + b, "decoders.0.0", 40), state, "last", padding=1)
+    torch.testing.assert_close(built(x), whole, rtol=1e-6, atol=1e-6)
+    parameters = list(built.parameters())
+    found, wanted = (torch.autograd.grad(y.square().sum(), parameters) for y in (built(x), whole))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    # A new one has no rows yet.
+    plain = ResidualUNet.model_validate(fields).build().double()
+    new = ResidualUNet.model_validate(fields | {"modulated": True}).build().double()
+    new.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.equal(new(x), plain(x))
+
+
+def test_modulation_needs_the_noise():
+    with pytest.raises(ValueError, match="modulated: is by the noise map; set noise_map to true"):
+        ResidualUNet(modulated=True)
 
 
 def test_a_new_one_gives_the_picture_back():

@@ -14,7 +14,10 @@ Interpretable Blind Image Denoising via Bias-Free Convolutional Neural Networks"
 As DRUNet it can be told how strong the noise is (``noise_map``), by a channel of its own, as in
 Zhang et al., "FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising", 2018,
 section III. Fine texture, which a blind network takes for noise, is then kept, as far as the
-strength is right.
+strength is right. And its blocks can be ``modulated`` by that: He, Dong, Qiao, "Modulating Image
+Restoration with Continual Levels via Adaptive Feature Modification Layers", 2019, scale features so
+to bring a network for one strength to another; here it learns all of them at once. It then scales
+with its input only where the strength stays what it is.
 
 As a denoiser it learns in minutes what a plain stack of convolutions on blocks of 2x2 px learns in
 an hour.
@@ -33,13 +36,16 @@ from torch.nn import functional as F
 
 from ..tiles import Sizes
 from .architecture import Architecture, Network, Pictures
-from .fused import RELU, FusedConv2d
+from .fused import RELU, FusedConv2d, convolve
 
 # First weights of the convolutions that end a residual block, over He's.
 LAST = 0.1
 # Longest side to run at once, px, with at most so many channels a pixel: 128 MiB of float32. With
 # more it is shorter.
 TILE, CHANNELS = 1024, 32
+# Deviations of noise, in steps of 1/255, that modulation has rows of; closest where they matter
+# most.
+STRENGTHS = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 35.0, 50.0)
 
 Width = Annotated[int, Field(ge=8, le=512, multiple_of=8)]
 
@@ -66,6 +72,9 @@ class ResidualUNet(Architecture):
     jpeg_mark: bool = False
     """Whether that channel also says, by a negative value of its own, that a picture has JPEG's
     blocks. A network that has to guess it takes some of each for the other."""
+    modulated: bool = False
+    """Whether that channel's value also scales the maps inside the residual blocks, by a table that
+    is learned: filters for weak noise, strong noise and JPEG's blocks then need not be the same."""
     bias: bool = False
     """Whether convolutions have biases: a translator's should, to which black and grey are colours
     like others."""
@@ -74,6 +83,8 @@ class ResidualUNet(Architecture):
     def _mark_fits(self) -> Self:
         if self.jpeg_mark and not self.noise_map:
             raise ValueError("jpeg_mark: is a value of the noise map; set noise_map to true")
+        if self.modulated and not self.noise_map:
+            raise ValueError("modulated: is by the noise map; set noise_map to true")
         return self
 
     @property
@@ -123,6 +134,9 @@ class ResidualUNetNetwork(Network):
         self.doublings = nn.ModuleList(FusedConv2d(v, 4 * w, 1, bias=a.bias) for w, v in steps)
         self.decoders = nn.ModuleList(blocks(width, a.blocks) for width in outer)
         self.last = conv3x3(a.widths[0], a.channels * block, a.bias)
+        down, middle = [w for w in outer for _ in range(a.blocks)], [a.widths[-1]] * a.middle
+        inside = down + middle + down[::-1]  # channels in the blocks, in the order that they run in
+        self.modulation = Modulation(inside) if a.modulated else None
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What contrastive learning compares: the pixels, what each size's blocks make of them, and
@@ -135,14 +149,21 @@ class ResidualUNetNetwork(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         x, maps = self._first(images), list[Tensor]()
+        scales = iter(self.modulation(images[:, -1, 0, 0]) if self.modulation else ())
+
+        def blocks(group: nn.Module, x: Tensor) -> Tensor:
+            for block in group.children():
+                x = block(x, next(scales, None))
+            return x
+
         for encoder, halving in zip(self.encoders, self.halvings, strict=True):
-            x = encoder(x)
+            x = blocks(encoder, x)
             maps.append(x)
             x = halving(x)
-        x = self.middle(x)
+        x = blocks(self.middle, x)
         back = zip(reversed(self.doublings), reversed(self.decoders), strict=True)
         for doubling, decoder in back:
-            x = decoder(F.pixel_shuffle(doubling(x), 2) + maps.pop())
+            x = blocks(decoder, F.pixel_shuffle(doubling(x), 2) + maps.pop())
         change = self.last(x)
         if self.unshuffle > 1:
             change = F.pixel_shuffle(change, self.unshuffle)
@@ -169,8 +190,30 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first, self.second = (conv3x3(width, width, bias) for _ in range(2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x, RELU), onto=x)
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """``scale``, ``[b c 1 1]``, is of the map between the convolutions, before its ReLU."""
+        return self.second(convolve(self.first, x, RELU, by=scale), onto=x)
+
+
+class Modulation(nn.Module):
+    """The noise's deviations ``[b]``, or ``JPEG_MARK`` -> scales ``[b c 1 1]``, one of each of the
+    maps with so many ``channels``: 1 and, for each of ``STRENGTHS`` and the mark, a learned row of
+    a table, at strengths between two a mean of theirs."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.table = nn.Parameter(torch.zeros(len(STRENGTHS) + 1, sum(channels)))
+
+    def forward(self, levels: Tensor) -> tuple[Tensor, ...]:
+        known = torch.tensor(STRENGTHS).to(self.table) / 255
+        levels = levels.to(known).contiguous()
+        after = torch.bucketize(levels, known).clamp(1, len(known) - 1)
+        low, high = known[after - 1], known[after]
+        part = ((levels - low) / (high - low)).clamp(0, 1)[:, None]
+        rows = torch.lerp(self.table[after - 1], self.table[after], part)
+        rows = torch.where(levels[:, None] < 0, self.table[-1], rows)
+        return (1 + rows)[:, :, None, None].split(self.channels, 1)
 
 
 def conv3x3(inputs: int, outputs: int, bias: bool) -> FusedConv2d:

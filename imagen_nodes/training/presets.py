@@ -132,6 +132,7 @@ SAME_SIZE = {
         "middle": 1,
         "noise_map": True,
         "jpeg_mark": True,
+        "modulated": True,
     }
 }
 FROM_WEB = {"degradation": {"kind": "photo"}}

@@ -26,7 +26,8 @@ an hour.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import pairwise, repeat
 from typing import Annotated, Literal, Self
 
 import torch
@@ -80,7 +81,7 @@ class ResidualUNet(Architecture):
     like others."""
 
     @model_validator(mode="after")
-    def _mark_fits(self) -> Self:
+    def _noise_is_told(self) -> Self:
         if self.jpeg_mark and not self.noise_map:
             raise ValueError("jpeg_mark: is a value of the noise map; set noise_map to true")
         if self.modulated and not self.noise_map:
@@ -149,11 +150,13 @@ class ResidualUNetNetwork(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         x, maps = self._first(images), list[Tensor]()
-        scales = iter(self.modulation(images[:, -1, 0, 0]) if self.modulation else ())
+        scales: Iterator[Tensor | None] = repeat(None)
+        if self.modulation is not None:
+            scales = iter(self.modulation(images[:, -1, 0, 0]))
 
         def blocks(group: nn.Module, x: Tensor) -> Tensor:
             for block in group.children():
-                x = block(x, next(scales, None))
+                x = block(x, next(scales))
             return x
 
         for encoder, halving in zip(self.encoders, self.halvings, strict=True):

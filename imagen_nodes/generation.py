@@ -97,16 +97,21 @@ def draw(
             if not is_out_of_memory(error):
                 raise
             if size == 1:
-                h, w = architecture.size
-                raise DataError(
-                    f"out of memory with one image of {w}x{h} px. Use a device with more memory, "
-                    "or a generator of smaller images"
-                ) from error
+                raise too_large(architecture) from error
             # Then one by one: in their last bits they may differ from those of a batch.
             size = 1
             continue
         yield drawn[: latent.count - start]
         start += size
+
+
+def too_large(architecture: GeneratorArchitecture) -> DataError:
+    """What to say where memory does not suffice for one image."""
+    h, w = architecture.size
+    return DataError(
+        f"out of memory with one image of {w}x{h} px. Use a device with more memory, or a "
+        "generator of smaller images"
+    )
 
 
 def at_once(architecture: GeneratorArchitecture) -> int:

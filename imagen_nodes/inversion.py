@@ -15,18 +15,22 @@ from torch.nn import functional as F
 from . import images, latents
 from .checkpoint import Model
 from .errors import DataError
-from .generation import BATCH, generator_of
+from .generation import at_once, generator_of, too_large
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
 from .networks.squeezenet import SMALLEST
 from .networks.styled import StyledNetwork
 from .super_resolution import refuse_broken
+from .tiles import is_out_of_memory
 
 # Random latents of which the best begins; steps between two previews.
 TRIED, PREVIEW = 256, 10
 # Of the squared length of z over its expected one, beside losses of about 0.1.
 PRIOR = 0.02
+
+Report = Callable[[int, Tensor | None], object]
+"""Hears how many of a picture's steps are done, and now and then what is drawn, ``[1 c h w]``."""
 
 
 def invert(
@@ -54,11 +58,11 @@ def invert(
     Raises:
         CheckpointError: ``model`` draws no images.
         DataError: pictures and masks do not fit together, or hold NaN or infinity, or there is no
-            such class."""
+            such class, or memory does not suffice."""
     a = generator_of(model)
     number = latents.classes_of(labels, model.card.class_names, a.classes)[0] if a.classes else None
     refuse_broken(host, image)
-    targets, seen = _targets(a, image, mask)
+    targets, seen = _targets(host, a, image, mask)
     total = len(targets) * steps
     found: list[Tensor] = []
     # Nodes run where nothing can be differentiated, on weights that cannot be.
@@ -70,27 +74,21 @@ def invert(
             # Clones, since a tensor of a node is one that cannot be differentiated.
             target, weight = (x[i : i + 1].clone().to(device) for x in (targets, seen))
             label = None if number is None else torch.tensor([number], device=device)
-            with torch.autocast(device.type, enabled=False):
-                values = _start(
-                    a, network, judge, target, weight, label, seed,
-                    lambda i=i: host.progress(i * steps, total),
-                )  # fmt: skip
-                values.requires_grad_()
-                adam = torch.optim.Adam([values], rate)
-                schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-                for step in range(steps):
-                    drawn = _draw(network, values, label)
-                    loss = judge(drawn, target, weight).sum()
-                    if not a.styled:
-                        loss = loss + PRIOR * (values.square().mean() - 1).clamp(min=0)
-                    adam.zero_grad()
-                    loss.backward()
-                    adam.step()
-                    schedule.step()
-                    shown = None
-                    if step % PREVIEW == 0:
-                        shown = images.to_pictures(images.from_network(drawn.detach()))[0]
-                    host.progress(i * steps + step + 1, total, shown)
+
+            def report(step: int, drawn: Tensor | None, i: int = i) -> None:
+                shown = None
+                if drawn is not None:
+                    shown = images.to_pictures(images.from_network(drawn))[0]
+                host.progress(i * steps + step, total, shown)
+
+            try:
+                with torch.autocast(device.type, enabled=False):
+                    values = _start(a, network, judge, target, weight, label, seed, report)
+                    _search(values, network, judge, target, weight, label, steps, rate, report)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise too_large(a) from error
             found.append(values.detach().float().cpu())
     values = torch.cat(found)
     given = None if number is None else torch.full((len(values),), number)
@@ -103,6 +101,7 @@ def fill(image: Tensor, mask: Tensor, drawn: Tensor) -> Tensor:
     size = (image.shape[1], image.shape[2])
     weights = images.fitted_mask(mask, len(image), size)[..., None]
     result = image.float().cpu()
+    drawn = drawn[..., :3]
     result = result.expand(-1, -1, -1, max(result.shape[3], drawn.shape[3])).clone()
     for picture, made, weight in zip(result[..., :3], drawn.split(1), weights, strict=True):
         large = images.resized(made, size, "bicubic")[0]
@@ -140,16 +139,36 @@ def _rgb(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode="bilinear") if factor > 1 else x
 
 
-def _targets(a: GeneratorArchitecture, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _targets(
+    host: Host, a: GeneratorArchitecture, image: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """``[b c h w]`` in -1..1 at the generator's size, and what is looked at, ``[b 1 h w]``."""
-    resized = images.resized(image.float().cpu(), a.size, "bicubic")
-    target = images.for_network(resized, a.channels)
-    if mask is None:
-        return target, torch.ones_like(target[:, :1])
-    weight = 1 - images.fitted_mask(mask, len(image), a.size, said=False)[:, None]
-    if (weight.flatten(1).sum(1) == 0).any():
+    b, h, w, _ = image.shape
+    masks = torch.zeros(1, 1, 1) if mask is None else mask
+    masks = images.fitted_mask(masks, b, (h, w), said=False)[..., None]
+    if masks.flatten(1).amin(1).eq(1).any():
         raise DataError("a mask covers its whole picture: there is nothing to go by")
-    return target, weight
+    targets: list[Tensor] = []
+    seen: list[Tensor] = []
+    for i in range(b):
+        host.progress(0, b)
+        picture, share = _reduced(image[i : i + 1].float().cpu(), 1 - masks[i : i + 1], a.size)
+        targets.append(images.for_network(picture, a.channels))
+        seen.append(share.movedim(3, 1))
+    return torch.cat(targets), torch.cat(seen)
+
+
+def _reduced(picture: Tensor, seen: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """``[1 h w c]`` and its share that is looked at, ``[1 h w 1]``, at another size. What is not
+    looked at has no say in what is averaged: it is filled in from around it beforehand."""
+    whole = picture.shape[1], picture.shape[2]
+    if whole == size:
+        return picture, seen
+    # Kernels without negative values, so that a share is one.
+    known, share = (images.resized(x, size, "bilinear") for x in (picture * seen, seen))
+    around, of = (images.resized(x, whole, "bilinear") for x in (known, share))
+    filled = torch.lerp(around / of.clamp(min=1e-6), picture, seen)
+    return images.resized(filled, size, "bicubic"), share
 
 
 def _copy(a: GeneratorArchitecture, network: nn.Module, device: torch.device) -> nn.Module:
@@ -176,10 +195,9 @@ def _start(
     seen: Tensor,
     label: Tensor | None,
     seed: int,
-    report: Callable[[], object],
+    report: Report,
 ) -> Tensor:
-    """The best of some random latents, and of a styled generator's average w. ``report`` is called
-    before each few."""
+    """The best of some random latents, and of a styled generator's average w."""
     z = latents.sample(TRIED, a.z_dim, seed).values.to(target.device)
     tried = z
     if isinstance(network, StyledNetwork):
@@ -188,7 +206,34 @@ def _start(
         average = network.w_avg.expand(1, w.shape[1], -1)
         tried = torch.cat([average, w])
     losses: list[Tensor] = []
-    for part in tried.split(BATCH):
-        report()
+    for part in tried.split(at_once(a)):
+        report(0, None)
         losses.append(judge(_draw(network, part, label), target, seen))
     return tried[torch.cat(losses).argmin()][None].clone()
+
+
+def _search(
+    values: Tensor,
+    network: nn.Module,
+    judge: _Judge,
+    target: Tensor,
+    seen: Tensor,
+    label: Tensor | None,
+    steps: int,
+    rate: float,
+    report: Report,
+) -> None:
+    """Improve latents ``values [1 ...]`` in place."""
+    values.requires_grad_()
+    adam = torch.optim.Adam([values], rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    for step in range(steps):
+        drawn = _draw(network, values, label)
+        loss = judge(drawn, target, seen).sum()
+        if not isinstance(network, StyledNetwork):
+            loss = loss + PRIOR * (values.square().mean() - 1).clamp(min=0)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
+        report(step + 1, None if step % PREVIEW else drawn.detach())

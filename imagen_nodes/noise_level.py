@@ -141,7 +141,8 @@ def _smallest(patches: Tensor) -> float:
     """The deviation along the axes that hold noise alone, of ``[n d]``. The fewer the patches, the
     wider noise's own variances spread, and the more of them are left out as too long: that takes
     ``d / n`` of the deviation, found with white noise."""
-    variances = torch.linalg.eigvalsh(torch.cov(patches.T).double()).clamp(min=0)  # rising
+    covariance = torch.atleast_2d(torch.cov(patches.T))  # of a single value, too
+    variances = torch.linalg.eigvalsh(covariance.double()).clamp(min=0)  # rising
     counts = torch.arange(1, len(variances) + 1, device=variances.device)
     means = variances.cumsum(0) / counts
     medians = (variances[(counts - 1) // 2] + variances[counts // 2]) / 2

@@ -1,6 +1,7 @@
 """Expanding a labelled folder: the verb, the node, and what decides which pictures are kept."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -306,6 +307,32 @@ def test_none_passes(model, data, tmp_path):
     with pytest.raises(DataError, match="none of 16 pictures is kept"):
         augment(model, data, tmp_path / "out", copy_distance=10)
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_real_pictures_that_repeat_others_are_compared_with_once(model, data, tmp_path):
+    """Where most occur twice, the nearest other one is at 0: everything would be far from all."""
+    for file in sorted(data.rglob("*.png")):
+        shutil.copy(file, file.with_name(f"{file.stem}x.png"))
+    report = augment(model, data, tmp_path / "twice", per_class=4, oversample=1)
+    assert report.total("real") == 20
+    assert report.notes[0] == "cat: 5 real pictures repeat others, and are compared with once"
+    for file in data.rglob("*x.png"):
+        file.unlink()
+    augment(model, data, tmp_path / "once", per_class=4, oversample=1)
+    found, wanted = (
+        [
+            (line["file"], line["nearest"], line["distance"], line["score"])
+            for line in manifest.read(tmp_path / name)[1]
+            if line["origin"] == "generated"
+        ]
+        for name in ("twice", "once")
+    )
+    assert found == wanted
+    for file in sorted((data / "ship").glob("*.png"))[1:]:
+        shutil.copy(data / "ship" / "0.png", file)
+    with pytest.raises(DataError, match="4 different real ones or more; ship has 1, and 4 repet"):
+        augment(model, data, tmp_path / "few")
+    assert not (tmp_path / "few").exists()
 
 
 @pytest.mark.parametrize(
@@ -619,11 +646,13 @@ def test_colour_keeps_alpha_and_0_changes_nothing():
 
 
 def test_cutout_is_a_grey_box_of_its_size():
-    images = torch.zeros(50, 20, 30, 4)
+    # All levels of 8 bits, none of which is the grey of the box.
+    levels = random().randint(0, 256, (50, 20, 30, 4)).astype(np.float32)
+    images = torch.from_numpy(levels) / 255
     found = transforms.cutout(images, 0, 0.4)
     assert torch.equal(found[..., 3], images[..., 3])
-    cut = found[..., 0] == 0.5
-    assert torch.equal(found[..., 0] != 0, cut)
+    cut = (found[..., :3] == 0.5).all(3)
+    assert torch.equal(found[~cut], images[~cut])
     sizes = set()
     for box in cut:
         rows, columns = box.any(1).nonzero()[:, 0], box.any(0).nonzero()[:, 0]

@@ -143,14 +143,20 @@ def test_a_few_rows_at_a_time_give_the_whole(h, strip, slopes, relative, monkeyp
     torch.testing.assert_close(found, whole, rtol=relative, atol=1e-6)
 
 
-def test_large_pictures_go_in_rows(monkeypatch):
-    _, built = network()
-    seen = []
-    built.body[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[2]))
-    with torch.inference_mode():
-        built(noise(1, 3, 200, 500))
-    assert len(seen) > 3
-    assert sum(seen) == 200
+@pytest.mark.parametrize("slopes", ["channel", "layer"])
+def test_large_pictures_go_in_rows(slopes):
+    """And each convolution is called for each few of them, as whoever wants to stop it relies on;
+    what it sees overlaps by the two rows above."""
+    _, built = network(slopes=slopes)
+    for conv in (built.body[0], built.body[-1]):
+        seen = []
+        conv.register_forward_pre_hook(
+            lambda module, inputs, seen=seen: seen.append(inputs[0].shape[2])
+        )
+        with torch.inference_mode():
+            built(noise(1, 3, 200, 500))
+        assert len(seen) > 3
+        assert sum(seen) == 200 + 2 * len(seen)
 
 
 @pytest.mark.parametrize("fields", [{}, {"unshuffle": 2, "scale": 1}, {"width": 8}])

@@ -105,6 +105,78 @@ def test_what_is_masked_has_no_say(model):
     assert torch.equal(first.z, second.z)
 
 
+@pytest.mark.parametrize("shape", ["box", "strokes"])
+@pytest.mark.parametrize("size", [(120, 90), (20, 24)])
+def test_what_is_masked_has_no_say_at_another_size(model, size, shape):
+    """Strokes are thinner than a pixel of what the generator draws."""
+    h, w = size
+    image = torch.rand(1, h, w, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, h, w)
+    if shape == "box":
+        mask[:, h // 4 : h // 2, w // 4 : w // 2] = 1
+    else:
+        mask[:, ::7, :] = 1
+    other = torch.where(mask[..., None] > 0, 1 - image, image)
+    first, second, unmasked = (
+        inversion.invert(HOST, model, x, m, steps=2, perceptual=0.0)
+        for x, m in ((image, mask), (other, mask), (other, None))
+    )
+    assert torch.equal(first.z, second.z)
+    assert not torch.equal(first.z, unmasked.z)
+
+
+def test_what_is_not_masked_is_seen_as_without_a_mask(model):
+    """Away from the mask, which is seen in part at its border."""
+    image, mask = torch.rand(2, 96, 96, 3), torch.zeros(2, 96, 96)
+    mask[:, 30:63] = 1
+    mask[1] /= 2
+    a = model.architecture
+    target, seen = inversion._targets(HOST, a, image, mask)
+    plain, _ = inversion._targets(HOST, a, image, None)
+    assert torch.equal(target[:, :, :7], plain[:, :, :7])
+    assert torch.equal(target[:, :, 24:], plain[:, :, 24:])
+    torch.testing.assert_close(target[:, :, 9], plain[:, :, 9], rtol=0, atol=0.3)
+    rows = seen[:, 0, :, 5]
+    assert torch.equal(rows[0, 12:20], torch.zeros(8))
+    torch.testing.assert_close(rows[1, 12:20], torch.full((8,), 0.5))
+    torch.testing.assert_close(rows[:, 2], torch.ones(2))
+    assert 0 < rows[0, 9] < 1
+    torch.testing.assert_close(seen.mean((1, 2, 3)), 1 - mask.mean((1, 2)), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_generators_of_any_channels_fill_pictures_of_any(channels):
+    small = model_of(DCGANGenerator(resolution=16, width=8, channels=4))
+    from imagen_nodes.nodes.invert import InpaintByInversion
+
+    image, mask = torch.rand(1, 16, 16, channels), torch.zeros(1, 16, 16)
+    mask[:, 4:8, 4:8] = 1
+    found = InpaintByInversion(model=small, image=image, mask=mask, steps=1).run(HOST).image
+    assert found.shape == (1, 16, 16, max(channels, 3))
+    assert torch.equal(found[:, 8:, :, :channels], image[:, 8:])
+    if channels == 4:
+        assert torch.equal(found[..., 3], image[..., 3])
+
+
+def test_large_generators_try_as_few_at_once_as_they_draw(monkeypatch):
+    """And say so where even that is too much."""
+    seen, draw = [], inversion._draw
+
+    def drawing(network, values, label):
+        seen.append(len(values))
+        if len(seen) > 150:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return draw(network, values, label)
+
+    monkeypatch.setattr(inversion, "_draw", drawing)
+    large = model_of(DCGANGenerator(resolution=256, width=8))
+    image = torch.rand(1, 256, 256, 3)
+    inversion.invert(HOST, large, image, steps=1, perceptual=0.0)
+    assert set(seen) == {1, 2}
+    with pytest.raises(DataError, match="out of memory with one image of 256x256 px"):
+        inversion.invert(HOST, large, image, steps=1, perceptual=0.0)
+
+
 def test_the_workflow_fills_in_and_leaves_the_rest(runner, tmp_path, caplog):
     pixels = np.random.default_rng(0).integers(0, 256, (48, 40, 4), np.uint8)
     pixels[..., 3] = 255

@@ -87,11 +87,13 @@ def test_black_and_white_is_not_what_was_left_of_noise(pearl):
     assert noise_level(dithered) < 0.75
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("size", "known"), [
-    ((1, 1), False), ((4, 4), False), ((1, 20000), True), ((12, 12), False), ((24, 24), True),
+    ((1, 1), False), ((4, 4), False), ((5, 5), False), ((2, 40), False), ((1, 20000), True),
+    ((20000, 1), True), ((12, 12), False), ((24, 24), True),
 ])  # fmt: skip
-def test_small_pictures(size, known):
-    found = 255 * noise_level(noisy(torch.full((3, *size), 0.5), 20))
+def test_small_pictures(size, known, channels):
+    found = 255 * noise_level(noisy(torch.full((channels, *size), 0.5), 20))
     assert found == pytest.approx(20, rel=0.2) if known else found >= 0
 
 

@@ -52,6 +52,7 @@ def test_points_and_lines(name, size):
     factor = NETWORKS[name][2] if name in NETWORKS else 1
     assert found.shape == (1, factor * size[0], factor * size[1], 3)
     assert found.isfinite().all()
+    assert run(name, image[..., :1].expand(-1, -1, -1, 3)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *CHANGES])

@@ -657,6 +657,19 @@ def test_evaluate(place, capsys):
     assert both[4:] == saved
 
 
+def test_an_exactly_restored_picture_counts_as_100_db():
+    """Infinite, it would hide the others; off by 51/255 everywhere is 13.98 dB."""
+    pictures = [torch.full((1, 3, 20, 20), level) for level in (0.2, 0.4)]
+
+    def restore(seen):
+        return torch.full_like(seen, 0.2)
+
+    found = restoration.figures(restore, lambda clean, i: clean, pictures, 0, "x")
+    values = {figure.metric: figure.value for figure in found}
+    assert values["PSNR-RGB"] == pytest.approx((100 + 13.979) / 2, abs=1e-3)
+    assert 50 < values["PSNR-Y"] < 60
+
+
 def test_noise_and_jpeg_are_what_files_have():
     card = checkpoint.Card(title="small", architecture=UNET, task="restoration")
     model = types.SimpleNamespace(architecture=ResidualUNet.model_validate(UNET), card=card)

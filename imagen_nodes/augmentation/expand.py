@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -270,6 +271,7 @@ class _Work:
         # Those of one class follow those of the one before: no two classes share a latent.
         first = s.seed + self.chosen.index(label) * self.candidates
         seeds = [(first + i) % 2**32 for i in range(self.candidates)]
+        indices = self._distinct(label, indices)
         real = Real.of(self._real_features(space, indices))
         features, scores = self._candidates(space, seeds, number)
         with exactly(features.device):
@@ -303,6 +305,28 @@ class _Work:
                 f"{self.candidates} drawn {picked.copies} are copies and {picked.duplicates} "
                 "duplicates. With a higher oversample more are drawn"
             )
+
+    def _distinct(self, label: int, indices: Indices) -> Indices:
+        """The class's real pictures without repetitions: where most occur twice, the usual distance
+        to the nearest other one would be 0, and nothing near to it.
+
+        Raises:
+            DataError: too few are left."""
+        first: dict[bytes, int] = {}
+        for index in indices.tolist():
+            pixels = np.ascontiguousarray(self.data.images[index])
+            first.setdefault(hashlib.blake2b(pixels.data, digest_size=16).digest(), index)
+        name, left = self.names[label], len(indices) - len(first)
+        if len(first) < FEWEST:
+            raise DataError(
+                f"{self.data.name}: generated pictures of a class are judged by {FEWEST} different "
+                f"real ones or more; {name} has {len(first)}, and {left} repetitions. Add some, or "
+                "leave the class out (classes)"
+            )
+        if left:
+            self._note(f"{name}: {left} real pictures repeat others, and are compared with once")
+        self._step(left)
+        return np.array(list(first.values()))
 
     def _real_features(self, space: FeatureSpace, indices: Indices) -> Tensor:
         found: list[Tensor] = []

@@ -66,9 +66,9 @@ def cutout(batch: Tensor, seed: int, share: float) -> Tensor:
     left, top = (x * w).floor() - width // 2, (y * h).floor() - height // 2
     size = torch.ones_like(x)
     boxes = torch.stack([left, top, size * width, size * height], 1)
-    colour = images.to_range(batch[..., :3].movedim(3, 1), NETWORK)
-    cut = images.from_range(cut_out(colour, boxes), NETWORK).movedim(1, 3)
-    return torch.cat([cut, batch[..., 3:]], 3)
+    kept = cut_out(torch.ones_like(batch[..., :1]).movedim(3, 1), boxes).movedim(1, 3) > 0
+    # The rest keeps its values to the last bit: saving cuts what is a little below a level.
+    return torch.cat([torch.where(kept, batch[..., :3], 0.5), batch[..., 3:]], 3)
 
 
 def each(host: Host, batch: Tensor, seed: int, change: Callable[[Tensor, int], Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from ..networks.architecture import Pictures
 from ..networks.squeezenet import SMALLEST
 from ..noise_level import noise_map
 from .compare import SUFFIXES, read_picture
-from .paired import WINDOW, lpips_network, psnr_rgb, psnr_y, ssim_y
+from .paired import EXACT, WINDOW, lpips_network, psnr_rgb, psnr_y, ssim_y
 
 # Pictures ``[b 3 h w]`` in 0..1 to such; a degradation also takes the first one's number, which its
 # random numbers depend on.
@@ -46,8 +46,8 @@ def figures(
     restore: Restore, degrade: Degrade, pictures: Iterable[Tensor], crop: int, reference: str
 ) -> tuple[Measurement, ...]:
     """Mean figures over ``pictures``, batches ``[b 3 h w]`` in 0..1: PSNR and SSIM of the luma and
-    PSNR of RGB without a border of ``crop`` px, and LPIPS. Results are rounded to 8 bits, as they
-    would be saved.
+    PSNR of RGB without a border of ``crop`` px, each of a picture's PSNRs at most ``EXACT``, and
+    LPIPS. Results are rounded to 8 bits, as they would be saved.
 
     Args:
         reference: names the pictures.
@@ -59,7 +59,8 @@ def figures(
         network = network or lpips_network().to(clean.device)
         restored = restore(degrade(clean, count)).clamp(0, 1).mul(255).round().div(255)
         x, y = restored * 2 - 1, clean * 2 - 1
-        values = psnr_y(x, y, crop), psnr_rgb(x, y, crop), ssim_y(x, y, crop), network(x, y)
+        ratios = (psnr(x, y, crop).clamp(max=EXACT) for psnr in (psnr_y, psnr_rgb))
+        values = *ratios, ssim_y(x, y, crop), network(x, y)
         for name, value in zip((PSNR_Y, PSNR_RGB, SSIM, LPIPS), values, strict=True):
             found.setdefault(name, []).extend(value.tolist())
         count += len(clean)

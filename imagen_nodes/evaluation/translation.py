@@ -17,7 +17,7 @@ from ..networks.architecture import Pictures as PicturesNeeded
 from ..networks.squeezenet import SMALLEST as FEATURES
 from .compare import read_picture
 from .evaluator import Evaluator, Pictures, exactly
-from .paired import WINDOW, lpips_network, psnr_rgb, ssim_y
+from .paired import EXACT, WINDOW, lpips_network, psnr_rgb, ssim_y
 
 # Pictures ``[b 3 h w]`` in -1..1 to such.
 Translate = Callable[[Tensor], Tensor]
@@ -47,7 +47,8 @@ def paired_figures(
         lpips = lpips or lpips_network().to(given.device)
         with exactly(given.device):
             made = to_network(to_pixels(translate(given)))
-            values = lpips(made, target), psnr_rgb(made, target), ssim_y(made, target)
+            ratio = psnr_rgb(made, target).clamp(max=EXACT)
+            values = lpips(made, target), ratio, ssim_y(made, target)
         for name, value in zip((LPIPS, PSNR, SSIM), values, strict=True):
             found.setdefault(name, []).extend(value.tolist())
         count += len(given)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ..tiles import Sizes
 from .architecture import Architecture, Network, Pictures
-from .fused import Activation, FusedConv2d, FusedSequential, OneSlopePReLU, convolve
+from .fused import Activation, FusedConv2d, FusedSequential, OneSlopePReLU
 
 # Of the PReLUs at first: torch's and the authors'.
 SLOPE = 0.25
@@ -103,7 +103,7 @@ class CompactNetwork(Network):
         """The result from top to bottom; it lags behind what goes in by a row a convolution."""
         h, done = blocks.shape[2], 0
         layers = [
-            _Rows(module, after) if isinstance(module, nn.Conv2d) else module
+            _Rows(module, after) if isinstance(module, FusedConv2d) else module
             for module, after in self.body.steps()
         ]
         for top in range(0, h, rows):
@@ -155,7 +155,7 @@ class _Rows:
     """A 3x3 convolution of padding 1 and what follows it, fed from top to bottom: ``[b c r w] ->
     [b o r' w]``, as many rows as can be known so far."""
 
-    def __init__(self, conv: nn.Conv2d, activation: Activation) -> None:
+    def __init__(self, conv: FusedConv2d, activation: Activation) -> None:
         self.conv, self.activation = conv, activation
         self.above: Tensor | None = None
 
@@ -166,7 +166,8 @@ class _Rows:
         self.above = x[:, :, -2:]
         if x.shape[2] < 3:
             return x[:, :, :0]
-        return convolve(self.conv, x, self.activation, padding=(0, 1))
+        # Called as a module: whoever runs it is asked between modules whether to go on.
+        return self.conv(x, self.activation, padding=(0, 1))
 
 
 def _border(x: Tensor) -> Tensor:

@@ -54,16 +54,21 @@ class FusedConv2d(nn.Conv2d):
     """``[b c h w] -> [b out h' w']``."""
 
     def forward(
-        self, input: Tensor, activation: Activation = NONE, onto: Tensor | None = None
+        self,
+        input: Tensor,
+        activation: Activation = NONE,
+        onto: Tensor | None = None,
+        padding: Padding | None = None,
     ) -> Tensor:
         """
         Args:
             activation: of the result.
             onto: a map of the result's shape to add it to, which may be overwritten; without an
                 activation.
+            padding: zeros around the map in place of its own padding, px.
         """
-        if self.padding_mode == "zeros":
-            return convolve(self, input, activation, onto)
+        if self.padding_mode == "zeros" or padding is not None:
+            return convolve(self, input, activation, onto, padding=padding)
         x = padded(input, self._reversed_padding_repeated_twice, self.padding_mode)
         return convolve(self, x, activation, onto, padding=(0, 0))
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from . import colour, images, tiles
 from .checkpoint import Model, Running
-from .errors import CheckpointError, DataError, UsageError
+from .errors import CheckpointError, UsageError
 from .graph.host import Host
 from .networks.adain import STRIDE, Moments, StyleArchitecture, StyleNetwork, mixed, moments
 from .super_resolution import refuse_broken, reporting
@@ -72,7 +72,7 @@ def transfer(
             f"{model.name} holds a {model.card.architecture['kind']} for {model.card.task}, which "
             "does not transfer styles: load a network for style transfer (adain or residual-adain)"
         )
-    _check(host, image)
+    refuse_broken(host, image)
     b, h, w, c = image.shape
     weight = None if mask is None else images.fitted_mask(mask, b, (h, w))[..., None]
     chosen = list(_weighted(host, styles, style_size))
@@ -195,7 +195,8 @@ def _tiling(architecture: StyleArchitecture) -> Tiling:
     """In positions of the features."""
     tile = TILE if architecture.width <= NARROW else SMALL_TILE
     around = -(-architecture.reach // STRIDE)
-    return Tiling(tile=tile // STRIDE, overlap=2 * around, blend=0)
+    length = max(tile // STRIDE, 3 * around + 1)
+    return Tiling(tile=length, overlap=2 * around, blend=0, step=STRIDE)
 
 
 def _clamped(image: Tensor) -> Tensor:
@@ -212,7 +213,7 @@ def _weighted(
     if total <= 0:
         raise UsageError("all styles have the weight 0: give at least one a weight above 0")
     for number, (batch, weight) in enumerate(styles, 1):
-        _check(host, batch, f"style {number}: ")
+        refuse_broken(host, batch, f"style {number}: ")
         if weight > 0:
             for picture in _clamped(batch):
                 yield WeightedStyle(_reduced(picture, size), weight / total / len(batch))
@@ -229,16 +230,3 @@ def _reduced(picture: Tensor, size: int) -> Tensor:
         return picture
     target = (max(round(h * scale), 1), max(round(w * scale), 1))
     return images.resized(picture[None], target, "bicubic")[0]
-
-
-def _check(host: Host, pictures: Tensor, where: str = "") -> None:
-    """
-    Raises:
-        DataError: these are no pictures that can be used."""
-    if not len(pictures):
-        raise DataError(f"{where}the batch holds no picture")
-    if pictures.shape[3] not in images.MODES:
-        raise DataError(
-            f"{where}pictures of {pictures.shape[3]} channels; takes grey (1), RGB (3) or RGBA (4)"
-        )
-    refuse_broken(host, pictures, f"{where}image")

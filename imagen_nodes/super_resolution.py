@@ -215,12 +215,17 @@ def _pictures(model: Model) -> Pictures:
     )
 
 
-def refuse_broken(host: Host, image: Tensor, what: str = "image") -> None:
+def refuse_broken(host: Host, image: Tensor, where: str = "") -> None:
     """
     Raises:
-        DataError: ``image [b h w c]`` is of no picture, or has values that are no numbers."""
+        DataError: ``image [b h w c]`` is of no picture, of other channels than pictures have, or
+            has values that are no numbers."""
     if not len(image):
-        raise DataError("the batch holds no picture")
+        raise DataError(f"{where}the batch holds no picture")
+    if image.shape[3] not in images.MODES:
+        raise DataError(
+            f"{where}pictures of {image.shape[3]} channels; takes grey (1), RGB (3) or RGBA (4)"
+        )
     last = time.monotonic()
     for i, picture in enumerate(image):
         if time.monotonic() - last > PATIENCE:
@@ -228,7 +233,7 @@ def refuse_broken(host: Host, image: Tensor, what: str = "image") -> None:
             host.progress(0, len(image))
         if not images.is_finite(picture):
             raise DataError(
-                f"{what} {i} of the batch (counted from 0) holds NaN or infinity, which would "
+                f"{where}image {i} of the batch (counted from 0) holds NaN or infinity, which would "
                 "spread over the result. Look at the node that made it"
             )
 

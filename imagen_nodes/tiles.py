@@ -56,6 +56,8 @@ class Tiling(Spec):
     that the network sees, the result is that of the whole picture."""
     blend: Annotated[int, Field(ge=0)] = 16
     """Width of the strip in the middle of the overlap where neighbours are mixed, px; 0: a cut."""
+    step: Annotated[int, Field(ge=1)] = 1
+    """What a position is of the picture, px, where maps of it are cut: lengths are in positions."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -69,12 +71,12 @@ class Tiling(Spec):
         """Half the tile, and of the overlap what then is less than half of one, mixed widely; None:
         that is too little to go on with."""
         half = self.tile // 2
-        if half < SMALLEST:
+        if half * self.step < SMALLEST:
             return None
         if half > 2 * self.overlap:
             return self.model_copy(update={"tile": half})
         overlap = half // 2 - 1
-        return Tiling(tile=half, overlap=overlap, blend=overlap // 2)
+        return Tiling(tile=half, overlap=overlap, blend=overlap // 2, step=self.step)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def run(
             reason = str(error).splitlines()[0]
         smaller = tiling.smaller()
         if smaller is None:
-            raise too_little_memory(tiling.tile, reason)
+            raise too_little_memory(tiling.tile * tiling.step, reason)
         tiling = smaller
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

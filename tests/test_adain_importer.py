@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,9 @@ def test_adain_takes_two_files(place: Path, capsys: pytest.CaptureFixture[str]) 
         assert main(["import", file, "-o", "ours.safetensors", *options]) == 1
         assert re.search(text, capsys.readouterr().err)
     assert not Path("ours.safetensors").exists()
+    assert main(["import", "theirs.pth", "--info", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["networks"]
+    assert found["format"] == "AdaIN of pytorch-AdaIN"
+    assert "give that too, with --encoder" in found["needs"]
+    assert main(["import", "theirs.pth", "--info"]) == 0
+    assert "give that too, with --encoder" in capsys.readouterr().out

@@ -68,6 +68,13 @@ def test_alpha_and_numbers_that_are_none(name):
         run(name, image)
 
 
+@pytest.mark.parametrize("name", [*NETWORKS, *CHANGES])
+@pytest.mark.parametrize("channels", [2, 5])
+def test_other_channels_are_refused(name, channels):
+    with pytest.raises(DataError, match=f"pictures of {channels} channels; takes grey"):
+        run(name, torch.rand(1, 16, 16, channels))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_weights_of_other_nodes_are_refused(name):
     own = NETWORKS[name][0]

@@ -244,6 +244,7 @@ def test_patches():
     [
         ({"patch": 96}, "patch: 96 px of pictures of 80; at most as large"),
         ({"patch": 68}, "multiple of 8"),
+        ({"size": 100}, r"size\n.*multiple of 8"),
         (
             {"generator": {"kind": "adain", "widths": [64, 128, 256, 512]}},
             "generator.widths: .* can be imported, not trained",

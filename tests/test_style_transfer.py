@@ -189,6 +189,37 @@ def test_tiles_do_not_show(architecture, tile, monkeypatch):
     torch.testing.assert_close(found, whole, rtol=0, atol=1e-4)
 
 
+def test_out_of_memory_means_smaller_tiles(monkeypatch):
+    """In px, down to 64, for wide networks, whose tiles are small from the first, too."""
+    small, windows = model(widths=(40, 6, 8, 10)), []
+    encode = small.network.encode
+
+    def encoding(x):
+        windows.append(max(x.shape[2:]))
+        if windows[-1] > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return encode(x)
+
+    monkeypatch.setattr(small.network, "encode", encoding)
+    image, style, most = noise(1, 600, 40, 3), noise(1, 64, 64, 3, seed=1), 64
+    assert transfer(small, image, style).shape == image.shape
+    assert sorted({*windows}) == [64, 128, 248, 336]  # of 64, 128, 256 and 512 at most
+    most = 0
+    with pytest.raises(DataError, match="even in tiles of 64 px: DefaultCPUAllocator"):
+        transfer(small, image, style)
+
+
+def test_networks_that_see_far():
+    """Their tiles are as large as that takes."""
+    deep = ResidualAdaIN(
+        widths=(64, 64, 96, 128), decoder_widths=(64, 64, 96, 128), blocks=8,
+        decoder_blocks=(8, 8, 8), middle=8,
+    )  # fmt: skip
+    tiling = style_transfer._tiling(deep)
+    assert tiling.overlap * style_transfer.STRIDE >= 2 * deep.reach
+    assert tiling.tile > tiling.overlap
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (13, 7), (33, 20)])
 @pytest.mark.parametrize("colours", ["style", "matched", "luminance"])
 def test_any_size(size, colours):

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from imagen_nodes import checkpoint
 from imagen_nodes.__main__ import main
 from imagen_nodes.checkpoint import Card
+from imagen_nodes.evaluation.evaluator import Evaluator
+from imagen_nodes.evaluation.features import mobilenet
 from imagen_nodes.evaluation.paired import psnr_rgb, ssim_y
 from imagen_nodes.images import to_network, to_pixels
 from imagen_nodes.networks.resnet_generator import ResNetGenerator
@@ -493,3 +495,19 @@ def test_measuring():
     assert figures[0].metric == "FD-MobileNetV2"
     assert figures[0].reference == "6 images of trainB of k"
     assert task.measuring(kinds, torch.device("cpu"), 2, 2) is None
+
+
+def test_measuring_pictures_of_a_side_that_the_network_does_not_take():
+    """Padded, and cut, as the node does: 286 px, which tasks have by default, too."""
+    task = Contrast.model_validate(KINDS | {"read": 43})
+    pixels = noise(12, 43, 43, 3).add(1).mul(127).byte().numpy()
+    kinds = Dataset("k", pixels, np.arange(12) % 2, ("trainA", "trainB"))
+    network = built(task)["generator"].eval()
+    (figure, *_) = task.measuring(kinds, torch.device("cpu"), 100, 100)(network)
+    assert figure.metric == "FD-MobileNetV2"
+    evaluator = Evaluator(mobilenet(torch.device("cpu")), Dataset("b", pixels[1::2]))
+    with torch.inference_mode():
+        x = F.pad(to_network(torch.from_numpy(pixels[::2])), (0, 1, 0, 1), "reflect")
+        made = to_pixels(network(x)[:, :, :43, :43])
+    wanted, *_ = evaluator.compare(evaluator.features_of(iter([made]), 6))
+    assert figure.value == pytest.approx(wanted.value, rel=1e-3)

@@ -221,10 +221,28 @@ def test_what_a_file_does_not_say_can_be_said(place: Path, capsys: Any) -> None:
         ("padding=mirror", "takes reflect or replicate"),
         ("statistics=stored", "ResNet does not leave that open"),
         ("resolution=large", "takes a whole number"),
+        ("resolution=10000", "--set resolution=10000: Input should be less than or equal to 4096"),
         ("resolution", "takes NAME=VALUE"),
     ):
         assert main(["import", "theirs.pth", "-o", "o.safetensors", "--set", setting]) == 2
         assert text in capsys.readouterr().err
+    torch.save(theirs.state_dict(), "theirs-too.pth")
+    for option, value in (("--encoder", "theirs-too.pth"), ("--layers", "7/1/0")):
+        assert main(["import", "theirs.pth", "-o", "o.safetensors", option, value]) == 2
+        assert f"{option}: a file of CycleGAN's, CUT's" in capsys.readouterr().err
+    assert not Path("o.safetensors").exists()
+
+
+def test_of_several_networks_it_says_which_is_taken(place: Path, capsys: Any) -> None:
+    both = {"netG_A2B": ResNet().state_dict(), "netG_B2A": ResNet().state_dict()}
+    torch.save(both, "both.pth")
+    assert main(["import", "both.pth", "-o", "ours.safetensors"]) == 0
+    _, source, note, *_ = capsys.readouterr().out.splitlines()
+    format = "CycleGAN's, CUT's or pix2pixHD's ResNet"
+    assert source == f"from both.pth, netG_A2B: {format}"
+    assert note == f"note: there is more in it, which --network takes: netG_B2A ({format})"
+    assert main(["import", "both.pth", "-o", "o.safetensors", "--network", "netG_B2A"]) == 0
+    assert "--network" not in capsys.readouterr().out
 
 
 def test_other_filters_are_another_network(place: Path, capsys: Any) -> None:

@@ -63,9 +63,10 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"-o {args.output}: takes the name of a .safetensors file")
     contents = read(args.file, args.layers, args.encoder, told(args.set))
     if args.info:
-        rows = [(f.candidate, f.format) for f in contents.found]
-        rows += [(candidate, "") for candidate, _ in contents.others]
-        described = [_described(candidate, name) for candidate, name in rows]
+        rows = [(f.candidate, f.format, "") for f in contents.found]
+        rows += [(f.candidate, f.format, f.needs) for f in contents.unmet]
+        rows += [(candidate, "", "") for candidate, _ in contents.others]
+        described = [_described(*row) for row in rows]
         print(
             json.dumps({"container": contents.container, "networks": described})
             if args.json
@@ -77,17 +78,22 @@ def main(args: argparse.Namespace) -> int:
     checkpoint.save(args.output, card_of(args.file, found), network)
     values = sum(tensor.numel() for tensor in network.state_dict().values())
     print(f"{args.output}: {found.imported.architecture.model_dump()['kind']}, {values:,} values")
-    print(f"from {args.file}: {found.format}")
+    place = found.candidate.place
+    print(f"from {args.file}{f', {place}' if place else ''}: {found.format}")
+    if args.network is None and (others := [f for f in contents.found if f is not found]):
+        places = ", ".join(f"{f.candidate.place} ({f.format})" for f in others)
+        print(f"note: there is more in it, which --network takes: {places}")
     for note in found.imported.notes:
         print(f"note: {note}")
     return 0
 
 
-def _described(candidate: Candidate, name: str) -> dict[str, object]:
+def _described(candidate: Candidate, name: str, needs: str) -> dict[str, object]:
     sample = {n: list(t.shape) for n, t in list(candidate.tensors.items())[:4]}
     return {
         "place": candidate.place,
         "format": name or None,
+        "needs": needs or None,
         "tensors": len(candidate.tensors),
         "values": sum(tensor.count for tensor in candidate.tensors.values()),
         "first": sample,
@@ -98,6 +104,7 @@ def _text(container: str, described: list[dict[str, object]]) -> str:
     lines = [f"a {container}"]
     for row in described:
         lines.append(f"{row['place'] or '(all of it)'}: {row['format'] or 'no known format'}")
+        lines += [f"  {row['needs']}"] if row["needs"] else []
         lines.append(f"  {row['tensors']} tensors, {row['values']:,} values")
         first = row["first"]
         assert isinstance(first, dict)

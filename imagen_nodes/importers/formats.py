@@ -81,7 +81,17 @@ class Found:
     format: str
     imported: Imported
     unused: tuple[str, ...] = ()
-    """What the user has said of it that it does not leave open."""
+    """Options that say of it what it does not leave open."""
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """A network in a file of a known format, which takes more than that."""
+
+    candidate: Candidate
+    format: str
+    needs: str
+    """What it takes, and how to give that."""
 
 
 @dataclass
@@ -90,6 +100,7 @@ class Contents:
 
     container: str
     found: list[Found] = field(default_factory=list[Found])
+    unmet: list[Unmet] = field(default_factory=list[Unmet])
     others: list[tuple[Candidate, dict[str, str]]] = field(
         default_factory=list[tuple[Candidate, dict[str, str]]]
     )
@@ -112,6 +123,7 @@ def read(
     Raises:
         CheckpointError: it cannot be read safely, or holds no tensors.
         UsageError: ``layers`` or ``told`` does not fit."""
+    told = told or {}
     foreign = open_foreign(path)
     encoders = candidates(open_foreign(encoder).content) if encoder else []
     with_options: dict[Importer, Importer] = {
@@ -119,31 +131,39 @@ def read(
         adain.generator: partial(adain.generator, encoders=encoders),
     }
     formats = {name: with_options.get(importer, importer) for name, importer in FORMATS.items()}
+    options = {"--layers": (layers, dcgan.generator), "--encoder": (encoder, adain.generator)}
     contents = Contents(foreign.container)
     settings = settings_of(path)
     for found in candidates(foreign.content):
         candidate = replace(found, settings=settings)
         reasons: dict[str, str] = {}
         for name, importer in formats.items():
-            answers = Told(dict(told or {}))
+            answers = Told(dict(told))
             try:
                 asking = ASKING.get(name)
                 imported = importer(candidate) if asking is None else asking(candidate, answers)
             except Other as error:
                 reasons[name] = str(error)
             except ValidationError as error:
+                for problem in error.errors():
+                    of = str(problem["loc"][0]) if problem["loc"] else ""
+                    if of in told and of not in answers.unused:
+                        raise UsageError(f"--set {of}={told[of]}: {problem['msg']}") from None
                 reasons[name] = problems(error).splitlines()[0]
             except (IndexError, ValueError, KeyError, RuntimeError) as error:
                 # Tensors of the format's names, in shapes that are not.
                 reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
             except CheckpointError as error:
-                raise CheckpointError(f"{path}: {error}") from None
+                contents.unmet.append(Unmet(candidate, name, str(error)))
+                break
             else:
-                contents.found.append(Found(candidate, name, imported, answers.unused))
+                unused = [f"--set {x}" for x in answers.unused]
+                unused += [x for x, (said, of) in options.items() if said and FORMATS[name] != of]
+                contents.found.append(Found(candidate, name, imported, tuple(unused)))
                 break
         else:
             contents.others.append((candidate, reasons))
-    if not contents.found and not contents.others:
+    if not (contents.found or contents.unmet or contents.others):
         raise CheckpointError(f"{path}: a {foreign.container}, with no named tensors in it")
     return contents
 
@@ -171,15 +191,18 @@ def choose(path: Path, contents: Contents, place: str | None) -> Found:
     """The network at ``place``, or the most likely one.
 
     Raises:
-        CheckpointError: there is none of a known format there.
+        CheckpointError: there is none of a known format there, or it takes more than the file.
         UsageError: the user has said more of it than it leaves open."""
     found = [f for f in contents.found if place is None or f.candidate.place == place]
     if found:
         if unused := found[0].unused:
             raise UsageError(
-                f"--set {', '.join(unused)}: a file of {found[0].format} does not leave that open"
+                f"{', '.join(unused)}: a file of {found[0].format} does not leave that open"
             )
         return found[0]
+    for unmet in contents.unmet:
+        if place is None or unmet.candidate.place == place:
+            raise CheckpointError(f"{path}: {unmet.needs}")
     if place is not None:
         places = [repr(f.candidate.place) for f in contents.found]
         raise CheckpointError(

@@ -64,7 +64,7 @@ class Style(Task):
     generator: Annotated[AdaIN | ResidualAdaIN, Field(discriminator="kind")] = AdaIN()
     """Content and style to the result. AdaIN's encoder is not trained: it is the one that ships.
     The residual one's is, by all that is drawn."""
-    size: Annotated[int, Field(ge=64, le=4096)] = 256
+    size: Annotated[int, Field(ge=64, le=4096, multiple_of=8)] = 256
     """Side of the pictures, px."""
     patch: Annotated[int, Field(ge=64, le=4096, multiple_of=8)] = 192
     """Side of the window of a picture that a step sees, px, at a random place."""

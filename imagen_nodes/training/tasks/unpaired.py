@@ -22,6 +22,8 @@ from pydantic import Field, Tag, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from ... import tiles
+from ...checkpoint import Measurement
 from ...evaluation.evaluator import FEWEST, Evaluator
 from ...evaluation.features import mobilenet
 from ...evaluation.translation import set_figures
@@ -127,19 +129,27 @@ class Unpaired(Task):
     def measuring(
         self, dataset: Dataset, device: torch.device, samples: int, reference: int
     ) -> Measure | None:
-        """Results of ``samples`` whole pictures at most, against ``reference`` of the other
-        kind."""
+        """Results of ``samples`` whole pictures at most, padded as the node does, against
+        ``reference`` of the other kind."""
         assert dataset.labels is not None
         given, wanted = (np.flatnonzero(dataset.labels == k) for k in (self._from, 1 - self._from))
         given, wanted = given[:samples], wanted[:reference]
         sizes = self.generator.pictures.sizes
-        if min(len(given), len(wanted)) < FEWEST or sizes.fit(self.read) != self.read:
+        if min(len(given), len(wanted)) < FEWEST:
             return None
         name = f"{dataset.class_names[1 - self._from]} of {dataset.name}"
         target = Dataset(name, dataset.images[wanted])
         evaluator = Evaluator(mobilenet(device), target)
         source = Dataset(name, dataset.images[given])
-        return lambda network: set_figures(network, source, evaluator)
+
+        def measure(network: nn.Module) -> tuple[Measurement, ...]:
+            def translate(x: Tensor) -> Tensor:
+                h, w = x.shape[2:]
+                return network(tiles.padded(x, sizes))[:, :, :h, :w]
+
+            return set_figures(translate, source, evaluator)
+
+        return measure
 
 
 class Contrast(Unpaired):

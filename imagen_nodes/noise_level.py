@@ -53,6 +53,12 @@ FAR = 10.0
 # As much is left of a deviation of 150/255. Where less would be, all values are near 0 and 1, as of
 # a dithered picture, and not noise's.
 LEAST = 2 / 3
+# A picture is toned grey, as sepia is, where its grey's noise is so many times what its colours
+# differ from those that the same grey has elsewhere. Photographs, whose finest textures have hardly
+# any colour, reached 3; toned ones with noise of 10/255, or of 25/255 before JPEG, 7 or more.
+TONED = 5.0
+# Colours that differ by more are no toned picture's, whatever its noise.
+COLOURED = 10 / 255
 # Times that patches are chosen, by the deviation that was found before; at first all are.
 ROUNDS = 3
 
@@ -60,11 +66,32 @@ ROUNDS = 3
 @torch.no_grad()
 def noise_level(picture: Tensor) -> float:
     """The deviation of white Gaussian noise in ``[c h w]``, in the picture's values (0..1). The
-    channels' noise is taken to be independent, unless they are alike: then the picture is grey. 0
-    where it is too small to tell."""
+    channels' noise is taken to be independent, unless the picture is grey, or toned grey: then it
+    is that of their mean. 0 where it is too small to tell."""
     picture = picture.float()
     if torch.equal(picture, picture[:1].expand_as(picture)):
-        picture = picture[:1]
+        return _level(picture[:1])
+    colour = _colour(picture)
+    if colour < COLOURED:
+        level = _level(picture.mean(0, keepdim=True))
+        if level > TONED * colour:
+            return level
+    return _level(picture)
+
+
+def _colour(picture: Tensor) -> float:
+    """How far colours of ``[c h w]`` are from the mean colour of their grey, root of mean squares:
+    0 where each channel is a function of the grey."""
+    values = picture.flatten(1)
+    values = values[:, :: -(-values.shape[1] // SEEN)]
+    grey = values.mean(0).mul(255).round().clamp(0, 255).long()
+    counts = torch.bincount(grey, minlength=256).clamp(min=1)
+    means = [torch.bincount(grey, channel, 256) / counts for channel in values]
+    return float((values - torch.stack(means)[:, grey]).square().mean().sqrt())
+
+
+def _level(picture: Tensor) -> float:
+    """Of channels whose noise is independent."""
     c, h, w = picture.shape
     side = SIDE
     while side > 1 and (h - side + 1) * (w - side + 1) < FEWEST * c * side**2:

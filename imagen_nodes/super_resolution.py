@@ -233,8 +233,8 @@ def refuse_broken(host: Host, image: Tensor, where: str = "") -> None:
             host.progress(0, len(image))
         if not images.is_finite(picture):
             raise DataError(
-                f"{where}image {i} of the batch (counted from 0) holds NaN or infinity, which would "
-                "spread over the result. Look at the node that made it"
+                f"{where}image {i} of the batch (counted from 0) holds NaN or infinity, which "
+                "would spread over the result. Look at the node that made it"
             )
 
 

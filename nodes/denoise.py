@@ -18,8 +18,9 @@ class Denoise(Node):
 
     Takes what Load Checkpoint loads: ours, and DnCNN, SCUNet, FBCNN and the rest that spandrel
     knows. How strong the noise is need not be known: it is estimated in each picture, or the
-    network sees it. The estimate takes noise to be independent from pixel to pixel and from channel
-    to channel, as a sensor's is; say it yourself for coarser grain. Where a picture has JPEG's
+    network sees it. The estimate takes noise to be independent from pixel to pixel and, but in grey
+    and toned pictures, from channel to channel, as a sensor's is; say it yourself for coarser
+    grain. Where a picture has JPEG's
     blocks, and no noise on top of them, ours is told that instead, and takes out the blocks and
     what JPEG has left of noise. Pictures of any size are run in tiles, whose seams do not show;
     each picture of a batch by itself. Alpha is kept, and grey pictures stay grey.

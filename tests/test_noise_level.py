@@ -50,6 +50,28 @@ def test_a_grey_picture():
     assert noise_level(grey.expand(3, -1, -1)) == noise_level(grey)
 
 
+SEPIA = torch.tensor([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
+
+
+@pytest.mark.parametrize("quality", [None, 90])
+@pytest.mark.parametrize("sigma", [25, 50])
+def test_a_toned_picture(pearl, sigma, quality):
+    """Its channels' noise is one, of another strength in each; lowest where values are cut off."""
+    grey = noisy(0.7 * pearl.mean(0, keepdim=True), sigma, clipped=False)
+    toned = (SEPIA.sum(1).view(3, 1, 1) * grey).clamp(0, 1).mul(255).round().div(255)
+    toned = toned if quality is None else compressed(toned, quality)
+    wanted = float(SEPIA.sum(1).mean()) * sigma
+    assert 255 * noise_level(toned) == pytest.approx(wanted, rel=0.2)
+
+
+@pytest.mark.parametrize("sigma", [0, 5, 25])
+def test_little_colour_is_no_tone(pearl, sigma):
+    """Where channels' noise is independent it is not that of their mean, which is weaker."""
+    pale = pearl.mean(0, keepdim=True).lerp(pearl, 0.1)
+    found = 255 * noise_level(noisy(pale, sigma))
+    assert found == pytest.approx(sigma, rel=0.1, abs=4)
+
+
 def test_a_clean_picture_has_little():
     assert 255 * noise_level(picture().mul(255).round().div(255)) < 1
     assert noise_level(torch.full((3, 64, 64), 0.5)) == 0

@@ -238,9 +238,9 @@ def test_of_several_networks_it_says_which_is_taken(place: Path, capsys: Any) ->
     torch.save(both, "both.pth")
     assert main(["import", "both.pth", "-o", "ours.safetensors"]) == 0
     _, source, note, *_ = capsys.readouterr().out.splitlines()
-    format = "CycleGAN's, CUT's or pix2pixHD's ResNet"
-    assert source == f"from both.pth, netG_A2B: {format}"
-    assert note == f"note: there is more in it, which --network takes: netG_B2A ({format})"
+    kind = "CycleGAN's, CUT's or pix2pixHD's ResNet"
+    assert source == f"from both.pth, netG_A2B: {kind}"
+    assert note == f"note: there is more in it, which --network takes: netG_B2A ({kind})"
     assert main(["import", "both.pth", "-o", "o.safetensors", "--network", "netG_B2A"]) == 0
     assert "--network" not in capsys.readouterr().out
 

@@ -5,6 +5,8 @@ Source: Gatys et al., "Preserving Color in Neural Artistic Style Transfer", 2016
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,15 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)
 # Below this, of values in 0..1, colours do not vary: less than half a step of 8 bits.
 FLAT = 1e-3
+
+
+class Statistics(NamedTuple):
+    """Of pictures' pixels, float64."""
+
+    mean: Tensor
+    """``[3]``."""
+    covariance: Tensor
+    """``[3 3]``."""
 
 
 def luminance(pictures: Tensor) -> Tensor:
@@ -34,23 +45,23 @@ def levelled(style: Tensor, content: Tensor) -> Tensor:
     return ((style - shift) * (content.std(correction=0) / scale) + content.mean()).clamp(0, 1)
 
 
-def matched(style: Tensor, content: Tensor) -> Tensor:
-    """``style [1 h w 3]`` in the colours of ``content``: by the linear map that gives it the mean
-    and covariance of content's pixels. Clamped.
+def matched(style: Tensor, content: Statistics) -> Tensor:
+    """``style [1 h w 3]`` in the colours of what has the statistics ``content``: by the linear map
+    that gives it that mean and covariance. Clamped.
 
     Source: section 3.1, equations 1 to 8, with the square roots of matrices of Image Analogies
     (Hertzmann et al. 2001), which the paper prefers to Cholesky's."""
-    (mean, covariance), (wanted, target) = _statistics(style), _statistics(content)
-    spread = _power(covariance, -0.5, FLAT**2)
-    colours = (style.reshape(-1, 3).double() - mean) @ (spread @ _power(target, 0.5)) + wanted
+    mean, covariance = statistics(style)
+    change = _power(covariance, -0.5, FLAT**2) @ _power(content.covariance, 0.5)
+    colours = (style.reshape(-1, 3).double() - mean) @ change + content.mean
     return colours.to(style.dtype).view_as(style).clamp(0, 1)
 
 
-def _statistics(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean ``[3]`` and covariance ``[3 3]`` of the pixels."""
+def statistics(pictures: Tensor) -> Statistics:
+    """Of all pixels of ``[b h w 3]``."""
     pixels = pictures.reshape(-1, 3).double()
     mean = pixels.mean(0)
-    return mean, (pixels - mean).T @ (pixels - mean) / len(pixels)
+    return Statistics(mean, (pixels - mean).T @ (pixels - mean) / len(pixels))
 
 
 def _power(matrix: Tensor, exponent: float, least: float = 0.0) -> Tensor:

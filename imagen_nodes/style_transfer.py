@@ -113,7 +113,8 @@ def _styled(
     if common is not None:
         return work.run(picture, common)
     if colours == "matched":
-        own = [s._replace(picture=colour.matched(s.picture[None], picture)[0]) for s in styles]
+        found = colour.statistics(picture)
+        own = [s._replace(picture=colour.matched(s.picture[None], found)[0]) for s in styles]
         return work.run(picture, work.style(own))
     grey = colour.luminance(picture)
     own = [

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagen_nodes import cards, checkpoint
-from imagen_nodes.colour import matched
+from imagen_nodes.colour import matched, statistics
 from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, psnr_y
 from imagen_nodes.evaluation.restoration import by_nearest
 from imagen_nodes.folders import files, shipped
@@ -133,7 +133,7 @@ def test_a_picture_takes_on_a_style():
 
     with torch.inference_mode():
         found = losses(transfer(HOST, model, content, [(style, 1.0)]))
-        recoloured = losses(matched(content, style))
+        recoloured = losses(matched(content, statistics(style)))
         other = losses(content.flip(2))
     assert found[0] < 0.5 * recoloured[0]
     assert found[1] < other[1]

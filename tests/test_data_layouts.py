@@ -470,6 +470,33 @@ def test_sizes_that_are_not_square(tmp_path: Path) -> None:
     assert (found.images > 240).all()
 
 
+@pytest.mark.parametrize("size", [(24, 16), (16, 24), (16, 16), (7, 9)])
+def test_pictures_side_by_side_are_each_fitted(tmp_path: Path, size: tuple[int, int]) -> None:
+    """As if each had a file of its own: both lose the same sides, and neither shines through."""
+    w, h = size
+    left, right = np.random.RandomState(0).randint(0, 256, (2, h, w, 3)).astype(np.uint8)
+    both = np.concatenate([left, right], 1)
+    files = {"a.png": png(both), "b.png": png(np.zeros((h, 2 * w, 3), np.uint8))}
+    found = open_data(folder(tmp_path / "pairs", files), (16, 32), 3, panels=2)
+    alone = open_data(folder(tmp_path / "sides", {"1.png": png(left), "2.png": png(right)}), 16, 3)
+    assert np.array_equal(found.images[0], np.concatenate(list(alone.images), 1))
+    np.savez(tmp_path / "set.npz", images=both[None].repeat(3, 0))
+    block = open_data(tmp_path / "set.npz", (16, 32), 3, panels=2)
+    assert np.array_equal(block.images[2], found.images[0])
+
+
+def test_pictures_that_are_no_two_side_by_side(tmp_path: Path) -> None:
+    files = {
+        "1.png": png(np.zeros((8, 21, 3), np.uint8)),
+        "2.png": png(np.zeros((8, 20, 3), np.uint8)),
+    }
+    found = open_data(folder(tmp_path / "set", files), (8, 16), 3, panels=2)
+    assert found.skipped == ("1.png: 21x8 px, which are not 2 pictures side by side",)
+    np.savez(tmp_path / "set.npz", images=np.zeros((2, 8, 21, 3), np.uint8))
+    with pytest.raises(DataError, match="21x8 px, which are not 2 pictures side by side"):
+        open_data(tmp_path / "set.npz", (8, 16), 3, panels=2)
+
+
 def test_transparent_colours_of_every_kind_show_white(tmp_path: Path) -> None:
     palette = Image.new("P", (16, 16), 0)
     palette.putpalette([255, 0, 0])

@@ -252,8 +252,17 @@ def test_parts_of_a_batch_are_degraded_as_the_whole(made):
     x = smooth(4, 32)
     whole = made.apply(x, 2, numbers())
     parts = [made.apply(x[2 * i : 2 * i + 2], 2, numbers(0, i, 2)) for i in range(2)]
-    # The widest blur of a part decides how far its kernels reach.
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=3 / 255)
+    # JPEG rounds what differs in the last bits to different steps.
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=0.05)
+    assert (torch.cat(parts) - whole).abs().mean() < 1e-4
+
+
+def test_each_blur_is_that_of_its_picture_alone():
+    x, sigma = torch.rand(2, 3, 24, 24), torch.tensor([0.3, 3.0])
+    found = degradation.blurred(x, sigma)
+    alone = [degradation.blurred(x[i : i + 1], sigma[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-6)
+    assert (found[0] - x[0]).abs().max() < 0.02
 
 
 # ------------------------------------------------------------------------ losses
@@ -607,7 +616,7 @@ def test_a_training_is_resumed_exactly(place, capsys):
 def test_begin_with_weights(place, capsys):
     begin("first")
     first = next(Path("first/snapshots").glob("*.safetensors"))
-    assert begin("second", begin_with=str(first), kimg=0.004) == 0
+    assert begin("second", "--kimg", "0.004", begin_with=str(first)) == 0
     network, task = checkpoint.load(first), Restore.model_validate(SMALL)
     found = beginning(str(first), task.generator)
     assert torch.equal(found["body.0.weight"], network.network.state_dict()["body.0.weight"])
@@ -617,6 +626,28 @@ def test_begin_with_weights(place, capsys):
         beginning(str(first), other.generator)
     assert begin("third", begin_with="nothing.safetensors") == 1
     assert "no weights 'nothing.safetensors'. There is: " in capsys.readouterr().err
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(place, capsys):
+    begin("first")
+    first = next(Path("first/snapshots").glob("*.safetensors"))
+    for run, lengths in (("whole", ["0.016"]), ("parts", ["0.008", "0.016"])):
+        assert begin(run, "--kimg", lengths[0], begin_with=str(first)) == 0
+        if len(lengths) > 1:
+            first.rename("moved.safetensors")
+            assert main(["train", "--resume", run, "--kimg", lengths[1]]) == 0
+    states = [
+        torch.load(sorted(Path(run).glob("state-*.pt"))[-1], weights_only=True)["networks"]
+        for run in ("whole", "parts")
+    ]
+    for name, tensor in states[0]["generator"].items():
+        assert torch.equal(tensor, states[1]["generator"][name]), name
+    # Back to its beginning, where there is no state, it has to be there.
+    for state in Path("parts").glob("state-*.pt"):
+        state.unlink()
+    capsys.readouterr()
+    assert main(["train", "--resume", "parts", "--kimg", "0.02"]) == 1
+    assert "no weights 'first" in capsys.readouterr().err
 
 
 def test_evaluate(place, capsys):

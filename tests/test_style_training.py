@@ -326,6 +326,29 @@ def test_from_pictures_to_the_node(place, capsys):
     assert found.shape == image.shape
 
 
+def test_out_of_memory_parts_have_as_many_of_each_kind(place, capsys, monkeypatch):
+    from imagen_nodes.networks.adain import AdaINNetwork
+
+    decode = AdaINNetwork.decode
+
+    def limited(self, features):
+        if len(features) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(self, features)
+
+    monkeypatch.setattr(AdaINNetwork, "decode", limited)
+    for most, text in ((1, "2 at a time fit: --set accumulate=2"), (0, "Not even one would fit")):
+        assert begin(f"run-{most}", "--kimg", "0.016") == 1
+        assert text in capsys.readouterr().err
+
+
+def test_a_kind_of_which_nothing_can_be_read(place, capsys):
+    for file in Path("pictures", "style").iterdir():
+        file.write_bytes(b"no picture")
+    assert begin("run") == 1
+    assert "pictures: none of the pictures in style can be read" in capsys.readouterr().err
+
+
 def test_a_training_is_resumed_exactly(place, capsys):
     game = {"adversarial_weight": 0.1, "discriminator": JUDGE, "recolour": 0.5}
     assert begin("whole", "--kimg", "0.016", **game) == 0

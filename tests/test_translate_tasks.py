@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from imagen_nodes import checkpoint
 from imagen_nodes.__main__ import main
-from imagen_nodes.checkpoint import Card
+from imagen_nodes.checkpoint import Card, Training
 from imagen_nodes.evaluation.evaluator import Evaluator
 from imagen_nodes.evaluation.features import mobilenet
 from imagen_nodes.evaluation.paired import psnr_rgb, ssim_y
 from imagen_nodes.images import to_network, to_pixels
 from imagen_nodes.networks.resnet_generator import ResNetGenerator
+from imagen_nodes.training.data import pictures
 from imagen_nodes.training.data.dataset import Dataset
 from imagen_nodes.training.losses import feature_matching, patch_nce
 from imagen_nodes.training.presets import PRESETS
@@ -306,6 +307,7 @@ def test_parts_compute_the_same(task):
         (Contrast, {"loss": "relativistic"}, "compares pictures in pairs"),
         (Cycle, {"discriminator": {**JUDGE, "depth": 5}}, "needs 96 px, it would see 32"),
         (Cycle, {"discriminator": {**JUDGE, "channels": 1}}, "both kinds have as many"),
+        (Contrast, {"generator": {**RESNET, "dropout": 0.5}}, "dropout: takes 0"),
         (Cycle, {"generator": {**RESNET, "enhancers": 1}}, "local enhancers are for paired"),
         (Cycle, {"generator": {**RESIDUAL_UNET, "noise_map": True}}, "here there is no noise"),
     ],
@@ -432,8 +434,13 @@ def test_evaluate_pairs(place, weights, capsys):
     Image.new("RGB", (41, 24)).save(place / "some" / "odd.png")
     assert main(["evaluate", "small.safetensors", "--data", "some/odd.png"]) == 1
     assert "For pictures that are no pairs give --target" in capsys.readouterr().err
-    assert main(["evaluate", "small.safetensors", "--data", "some", "--ensemble"]) == 2
-    assert "--ensemble is for networks that restore or enlarge" in capsys.readouterr().err
+    for option, what in (
+        (["--ensemble"], "--ensemble is for networks that restore or enlarge"),
+        (["--noise", "0"], "--noise is for networks that restore or enlarge"),
+        (["--neighbours", "n.png"], "--neighbours is for networks that generate images"),
+    ):
+        assert main(["evaluate", "small.safetensors", "--data", "some", *option]) == 2
+        assert what in capsys.readouterr().err
 
 
 def test_evaluate_sets(place, weights, capsys):
@@ -450,6 +457,26 @@ def test_evaluate_sets(place, weights, capsys):
     shown = capsys.readouterr().out
     assert "FD-MobileNetV2" in shown
     assert "5 pictures, against 5 images of trainA" in shown
+
+
+def test_what_was_trained_on_two_kinds_is_evaluated_so(place, weights, capsys, monkeypatch):
+    """On whole pictures at the side that they were read at."""
+    sides = []
+    monkeypatch.setattr(
+        "imagen_nodes.training.data.opening.decode",
+        lambda content, size, *more: sides.append(size) or pictures.decode(content, size, *more),
+    )
+    file = place / "small.safetensors"
+    card = checkpoint.inspect(file).card
+    recipe = Contrast.model_validate(KINDS | {"read": 44}).model_dump(mode="json")
+    training = Training(recipe={"task": recipe}, data="two", images=10, nimg=1)
+    checkpoint.recard(file, card.model_copy(update={"training": training}))
+    command = ["evaluate", "small.safetensors", "--data", "two/trainA"]
+    assert main([*command, "--target", "two/trainB"]) == 0
+    assert set(sides) == {(44, 44)}
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "which are no pairs: give those of the kind that it makes" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------ presets, previews

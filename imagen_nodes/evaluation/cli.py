@@ -31,6 +31,9 @@ Opener = Callable[[Path, tuple[int, int], int], "Pictures"]
 # JPEG of a quality, the noise clipped or not.
 DegradationOf = Callable[["Model", float | None, int | None, bool], "Degrade"]
 
+# Kinds of tasks that learn translation from pictures that are no pairs.
+UNPAIRED = ("cut", "cyclegan")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the evaluator's arguments on ``parser``."""
@@ -293,7 +296,7 @@ def _translation(
             ]
             progress(1, 1)
             return TranslationResult(found[0], found[1])
-        side = getattr(model.architecture, "resolution", 256)
+        side = _side(model)
         given, target = (open_data(path, (side, side), 3) for path in (args.data, args.target))
         total, done = 2 * len(given.images) + len(target.images), 0
 
@@ -313,6 +316,14 @@ def _translation(
         ]
         progress(total, total)
         return TranslationResult(found[0], found[1], evaluator.doubts(len(given.images)))
+
+
+def _side(model: Model) -> int:
+    """Of the pictures that a translator was trained on, px: where they were no pairs, whole ones
+    were read at that side, whatever its size."""
+    recipe = model.card.task_recipe
+    read = recipe.get("read") if recipe.get("kind") in UNPAIRED else None
+    return read if isinstance(read, int) else getattr(model.architecture, "resolution", 256)
 
 
 def _restoration(
@@ -383,14 +394,23 @@ def _check_fits(args: argparse.Namespace, model: Model) -> None:
     from ..foreign import Foreign
 
     pictures = model.architecture.pictures
-    restores = pictures and not pictures.masked and model.card.task != "translation"
-    given = {"noise": args.noise is not None, "jpeg": args.jpeg is not None}
-    for name, asked in (given | {"ensemble": args.ensemble}).items():
-        if asked and not restores:
-            raise UsageError(
-                f"--{name} is for networks that restore or enlarge pictures; {args.weights} does "
-                "not"
-            )
+    translates = pictures is not None and model.card.task == "translation"
+    restores = pictures is not None and not pictures.masked and not translates
+    options = {
+        "restore or enlarge pictures": (restores, ("noise", "jpeg", "ensemble")),
+        "translate pictures": (translates, ("target", "input")),
+        "generate images": (pictures is None, ("inception", "neighbours")),
+    }
+    for what, (does, names) in options.items():
+        for name in names:
+            given = getattr(args, name)
+            if given is not None and given is not False and not does:
+                raise UsageError(f"--{name} is for networks that {what}; {args.weights} does not")
+    if translates and args.target is None and model.card.task_recipe.get("kind") in UNPAIRED:
+        raise UsageError(
+            f"{args.weights} was trained on two kinds of pictures, which are no pairs: give those "
+            "of the kind that it makes with --target"
+        )
     if args.save and isinstance(model.architecture, Foreign):
         raise UsageError(
             f"--save: {args.weights} is a file of another program, without a card to write figures "

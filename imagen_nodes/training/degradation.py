@@ -209,9 +209,12 @@ def between(random: Numbers, count: int, limits: tuple[float, float]) -> Tensor:
 def blurred(images: Tensor, sigma: Tensor) -> Tensor:
     """``[b c h w]``, each image by a Gaussian of its own ``sigma [b]``, px; borders reflect."""
     b, c = images.shape[:2]
-    reach = max(1, min(int(3 * float(sigma.max()) + 0.5), min(images.shape[2:]) - 1))
+    sigma = sigma.to(images)[:, None]
+    # Each ends at 3 sigma, whatever else is in the batch.
+    ends = (3 * sigma + 0.5).floor().clamp(1, max(1, min(images.shape[2:]) - 1))
+    reach = int(ends.max())
     offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    kernels = torch.exp(-offsets.square() / (2 * sigma.to(images)[:, None].square()))
+    kernels = torch.exp(-offsets.square() / (2 * sigma.square())) * (offsets.abs() <= ends)
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(c, 0)[:, None]
     x = F.pad(images, (reach, reach, reach, reach), mode="reflect").flatten(0, 1)[None]
     x = F.conv2d(x, kernels[:, :, None], groups=b * c)

@@ -21,7 +21,7 @@ def fitting(loop: Loop) -> int | None:
     loop.networks, loop.optimisers, loop.averages = {}, {}, []
     mine = recipe.batch // world
     for parts in range(recipe.accumulate + 1, mine + 1):
-        if mine % parts:
+        if mine % (parts * recipe.task.wanted.domains):
             continue
         gc.collect()
         if loop.device.type == "cuda":

@@ -49,7 +49,12 @@ class Loop:
         device: torch.device,
         dtype: torch.dtype,
         processes: Processes = ALONE,
+        resumed: bool = False,
     ) -> None:
+        """
+        Args:
+            resumed: a state is restored next, or else :meth:`reset` called: weights to begin with
+                are not read, which need not be there any more."""
         self.recipe = recipe
         self.data = data
         self.device = device
@@ -57,10 +62,13 @@ class Loop:
         self.processes = processes
         self.networks: dict[str, nn.Module] = {}
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
-        self.reset()
+        self._build(None if resumed else recipe.begin_with)
 
     def reset(self) -> None:
         """Go to the beginning."""
+        self._build(self.recipe.begin_with)
+
+    def _build(self, begin_with: str | None) -> None:
         self.nimg, self.rate_factor, recipe = 0, 1.0, self.recipe
         # Processes of the state that this goes on from.
         self.began_with = self.processes.world
@@ -69,8 +77,8 @@ class Loop:
             network = architecture.build()
             network.initialise(torch_random(recipe.seed, 0, 0, name))
             network.load_state_dict(network.state_dict() | recipe.task.pretrained(name))
-            if recipe.begin_with is not None and name == recipe.task.shipped:
-                network.load_state_dict(beginning(recipe.begin_with, architecture))
+            if begin_with is not None and name == recipe.task.shipped:
+                network.load_state_dict(beginning(begin_with, architecture))
             network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
             self.networks[name] = network
             self.optimisers[name] = torch.optim.Adam(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..console import progress_bar
@@ -117,7 +118,8 @@ def resume(
     plan = Plan.model_validate({**dict(plan), "recipe": recipe, "data": str(path.resolve())})
     run = run if processes.first else Elsewhere(run.folder)
     with run.locked():
-        session = Session(run, plan, _loop(plan, dataset, device, processes), display)
+        loop = _loop(plan, dataset, device, processes, resumed=True)
+        session = Session(run, plan, loop, display)
         session.resume()
         run.write_plan(plan)
         yield session
@@ -129,6 +131,7 @@ def measure(recipe: Recipe, data: Path, device: torch.device, display: Display) 
     Raises:
         DataError: the data cannot be used for ``recipe``.
     """
+    _check_parts(recipe, ALONE)
     dataset = load_data(recipe, data, display)
     recipe = _with_precision(recipe, dataset, device, display)
     stream = _stream(recipe, dataset, device)
@@ -204,7 +207,13 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
     wanted = recipe.task.wanted
     with progress_bar() as progress:
         dataset = open_data(
-            path, wanted.size, wanted.channels, display.note, progress, tiles=wanted.tiles
+            path,
+            wanted.size,
+            wanted.channels,
+            display.note,
+            progress,
+            tiles=wanted.tiles,
+            panels=wanted.panels,
         )
     count, classes = len(dataset.images), len(dataset.class_names)
     if dataset.skipped:
@@ -232,16 +241,28 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
             f"Put each kind into a subfolder, {wanted.domains} in all; their alphabetical order "
             "counts"
         )
+    if wanted.domains > 1 and dataset.labels is not None:
+        for name, images in zip(
+            dataset.class_names, np.bincount(dataset.labels, minlength=classes), strict=True
+        ):
+            if not images:
+                raise DataError(f"{path}: none of the pictures in {name} can be read")
     display.note(f"data: {count} images of {dataset.name}" + f", {classes} classes" * bool(classes))
     if count < recipe.batch:
         display.note(f"note: fewer than a batch of {recipe.batch}; a batch repeats them")
     return dataset
 
 
-def _loop(plan: Plan, dataset: Dataset, device: torch.device, processes: Processes) -> Loop:
+def _loop(
+    plan: Plan,
+    dataset: Dataset,
+    device: torch.device,
+    processes: Processes,
+    resumed: bool = False,
+) -> Loop:
     recipe = plan.recipe
     stream = _stream(recipe, dataset, device, processes)
-    return Loop(recipe, stream, device, DTYPES[recipe.precision], processes)
+    return Loop(recipe, stream, device, DTYPES[recipe.precision], processes, resumed)
 
 
 def _stream(

@@ -169,6 +169,11 @@ class Task(Spec):
         """``update`` was carried out; its losses and signals are means over the whole batch by now.
         Whatever is to be remembered goes into ``memory``."""
 
+    @property
+    def examined(self) -> int:
+        """Images of each kind that :meth:`examine` looks at; 0: it is not asked."""
+        return 0
+
     def examine(
         self,
         networks: Mapping[str, nn.Module],

@@ -13,9 +13,6 @@ from .progress import Tick
 from .randomness import Numbers, torch_random
 from .task import Moment
 
-# Images of each kind that an examination looks at.
-EXAMINED = 256
-
 
 class Watch:
     """Looks back on the last examinations of ``loop``'s task; they are part of its state."""
@@ -37,17 +34,7 @@ class Watch:
         """What an examination finds, of the averaged network and with the signals of ``ticks``
         since the last one; and what it tells."""
         loop, nimg = self.loop, self.loop.nimg
-        recipe, processes = loop.recipe, loop.processes
-        size = EXAMINED * processes.world
-        random = torch_random(recipe.seed, 0, nimg, "examination")
-        numbers = Numbers(random, processes.rank, processes.world)
-        found = recipe.task.examine(
-            loop.networks,
-            average,
-            loop.data.batch(max(0, nimg - size), size),
-            loop.data.held_out(nimg, EXAMINED),
-            Moment(nimg, size, numbers, loop.memory),
-        )
+        found = self._examined(average) if loop.recipe.task.examined else {}
         recent = [tick.signals for tick in ticks if tick.nimg > self._nimg]
         names = {name for signals in recent for name in signals}
         signals = {
@@ -60,6 +47,20 @@ class Watch:
         self._history = [*self._history, figures][-REMEMBERED:]
         self._nimg = nimg
         return found, diagnose(self._history, self._known, nimg)
+
+    def _examined(self, average: nn.Module) -> dict[str, float]:
+        loop, nimg = self.loop, self.loop.nimg
+        recipe, processes = loop.recipe, loop.processes
+        size = recipe.task.examined * processes.world
+        random = torch_random(recipe.seed, 0, nimg, "examination")
+        numbers = Numbers(random, processes.rank, processes.world)
+        return recipe.task.examine(
+            loop.networks,
+            average,
+            loop.data.batch(max(0, nimg - size), size),
+            loop.data.held_out(nimg, recipe.task.examined),
+            Moment(nimg, size, numbers, loop.memory),
+        )
 
     def state(self) -> dict[str, Any]:
         """All that :meth:`restore` needs."""

@@ -81,9 +81,10 @@ def cache_folder() -> Path:
     return base / "imagen-nodes"
 
 
-def cache_key(source: Source, shape: Shape, tiles: bool = False) -> str:
-    """Names the cache of ``source`` decoded to images of ``shape``, or cut into ``tiles`` of it."""
-    made = (FORMAT, source.layout, shape, *["tiles"] * tiles)
+def cache_key(source: Source, shape: Shape, tiles: bool = False, panels: int = 1) -> str:
+    """Names the cache of ``source`` decoded to images of ``shape``, or cut into ``tiles`` of it, or
+    of so many ``panels`` each."""
+    made = (FORMAT, source.layout, shape, *["tiles"] * tiles, *[panels] * (panels > 1))
     code = hashlib.sha256(repr(made).encode())
     for name, member in source.members.items():
         code.update(repr((name, *member)).encode(errors="surrogatepass"))

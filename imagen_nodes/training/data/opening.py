@@ -40,6 +40,7 @@ def open_data(
     say: Say = lambda text: None,
     progress: Progress = lambda done, total: None,
     tiles: bool = False,
+    panels: int = 1,
 ) -> Dataset:
     """Decode the pictures at ``path`` to ``size`` px (a side, or height and width) and ``channels``
     channels (1 grey, 3 RGB, 4 RGBA): each resized and cropped to one image, or with ``tiles`` cut
@@ -52,6 +53,7 @@ def open_data(
     Args:
         say: hears where the pictures went, and what else the user should know.
         progress: called with pictures decoded and in all, while it decodes.
+        panels: pictures side by side in each, which are resized and cropped each by itself.
 
     Raises:
         DataError: there is nothing at ``path``, or no readable picture in it; it is damaged, or
@@ -64,7 +66,7 @@ def open_data(
         source = recognise(container)
         for note in source.notes:
             say(f"{path}: {note}")
-        decoder = Decoder(container, source, (*size, channels), progress, tiles)
+        decoder = Decoder(container, source, (*size, channels), progress, tiles, panels)
         return decoder.into_memory() if decoder.size <= SMALL else _cached(decoder, say)
     finally:
         container.close()
@@ -92,7 +94,7 @@ def one_size(path: Path) -> Size | None:
 
 def _cached(decoder: Decoder, say: Say) -> Dataset:
     source, name = decoder.source, decoder.name
-    folder, key = cache_folder(), cache_key(source, decoder.shape, decoder.tiles)
+    folder, key = cache_folder(), cache_key(source, decoder.shape, decoder.tiles, decoder.panels)
     if (dataset := load(folder, key, name)) is not None:
         say(f"cache: {folder / key}.npy, decoded before")
         return dataset
@@ -125,12 +127,13 @@ class Decoder:
         shape: Shape,
         progress: Progress,
         tiles: bool = False,
+        panels: int = 1,
     ) -> None:
         self.container = container
         self.source = source
         self.shape = shape
         self.progress = progress
-        self.tiles = tiles
+        self.tiles, self.panels = tiles, panels
         self.name = container.path.name
         self.most = self._tiles() if tiles else source.count
         """Images, at most."""
@@ -181,14 +184,14 @@ class Decoder:
             content = part.read()
             if self.tiles:
                 return cut_file(content, (h, w), channels)
-            return decode(content, (h, w), channels)[None]
+            return decode(content, (h, w), channels, self.panels)[None]
         except Exception as error:  # whatever a decoder raises, the picture is unreadable
             return error
 
     def _of_block(self, images: Pixels, size: Size, channels: int) -> Pixels:
-        if not self.tiles:
-            return fit_all(images, size, channels)
         try:
+            if not self.tiles:
+                return fit_all(images, size, channels, self.panels)
             return np.concatenate([cut(from_pixels(image), size, channels) for image in images])
         except ValueError as error:
             raise DataError(f"{self.container.path}: its pictures are {error}") from error

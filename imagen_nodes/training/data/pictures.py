@@ -28,21 +28,41 @@ def is_picture(name: str) -> bool:
     return not hidden and f".{file.rpartition('.')[2].lower()}" in SUFFIXES
 
 
-def decode(content: bytes, size: int | Size, channels: int) -> Pixels:
+def decode(content: bytes, size: int | Size, channels: int, panels: int = 1) -> Pixels:
     """A picture file as :func:`fit` gives it; whatever Pillow raises where it cannot be read."""
     with Image.open(io.BytesIO(content)) as picture:
-        return fit(picture, size, channels)
+        return fit(picture, size, channels, panels)
 
 
-def fit(picture: Image.Image, size: int | Size, channels: int) -> Pixels:
+def fit(picture: Image.Image, size: int | Size, channels: int, panels: int = 1) -> Pixels:
     """``[h w channels]`` uint8 in 0..255: turned as its EXIF says, resized to cover ``size`` (a
     side, or height and width; Lanczos, antialiased), the middle cropped. Transparent parts show
-    white, unless there is a channel to keep alpha in."""
+    white, unless there is a channel to keep alpha in.
+
+    Args:
+        panels: pictures side by side in it, each of which is fitted by itself: cropped as a whole,
+            they would lose different sides.
+
+    Raises:
+        ValueError: it cannot be parted so."""
     h, w = (size, size) if isinstance(size, int) else size
     picture = _upright(picture, channels)
-    if picture.size != (w, h):
-        picture = ImageOps.fit(picture, (w, h), Image.Resampling.LANCZOS)
-    return np.asarray(picture).reshape(h, w, channels)
+    if picture.size == (w, h):
+        return np.asarray(picture).reshape(h, w, channels)
+    part, rest = divmod(picture.width, panels)
+    if rest or not part:
+        raise ValueError(
+            f"{picture.width}x{picture.height} px, which are not {panels} pictures side by side"
+        )
+    fitted = [
+        ImageOps.fit(
+            picture.crop((i * part, 0, (i + 1) * part, picture.height)) if panels > 1 else picture,
+            (w // panels, h),
+            Image.Resampling.LANCZOS,
+        )
+        for i in range(panels)
+    ]
+    return np.concatenate([np.asarray(x).reshape(h, -1, channels) for x in fitted], 1)
 
 
 def cut(picture: Image.Image, size: Size, channels: int) -> Pixels:
@@ -102,12 +122,12 @@ def _upright(picture: Image.Image, channels: int) -> Image.Image:
     return picture.convert(MODES[channels])
 
 
-def fit_all(images: Pixels, size: int | Size, channels: int) -> Pixels:
+def fit_all(images: Pixels, size: int | Size, channels: int, panels: int = 1) -> Pixels:
     """``[n h w c]`` uint8, each image as :func:`fit` gives it."""
     h, w = (size, size) if isinstance(size, int) else size
     if images.shape[1:] == (h, w, channels):
         return np.ascontiguousarray(images)
-    return np.stack([fit(picture, size, channels) for picture in map(from_pixels, images)])
+    return np.stack([fit(x, size, channels, panels) for x in map(from_pixels, images)])
 
 
 def from_pixels(image: NDArray[np.uint8]) -> Image.Image:

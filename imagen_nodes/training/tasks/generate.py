@@ -39,6 +39,8 @@ from ..regularisers import FAKE_LOGIT, REAL_LOGIT, AnyRegulariser, Clip, Regular
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 
 REAL_SIGN = "real sign"
+# Images of each kind that an examination looks at.
+EXAMINED = 256
 
 
 @dataclass(frozen=True)
@@ -342,6 +344,10 @@ class Generate(Task):
             between = 0.5 if self.loss == "mse" else 0.0
             right = ((real > between).float().mean() + (fake < between).float().mean()) / 2
         return {ACCURACY: right, MARGIN: real.mean() - fake.mean()}
+
+    @property
+    def examined(self) -> int:
+        return EXAMINED
 
     @torch.no_grad()
     def examine(

@@ -83,6 +83,8 @@ class Unpaired(Task):
                 f"generator.channels is {g.channels}, generator.outputs {outputs}, "
                 f"discriminator.channels {d.channels}: both kinds have as many, 1 or 3"
             )
+        if getattr(g, "dropout", 0):
+            raise ValueError("generator.dropout: takes 0; here nothing is dropped")
         if g.pictures.noise_map:
             raise ValueError("generator.noise_map: takes false; here there is no noise")
         check_window(g.pictures.sizes, self.read, self.window, "window")

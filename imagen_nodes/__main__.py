@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import Cancelled, ImagenError, WorkflowError
+from .errors import Cancelled, DataError, ImagenError, WorkflowError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left: `imagen-nodes nodes | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # of a path that was given: no permission, too long a name, ...
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(args, DataError(f"{where}{error.strerror or error}"))
 
 
 def _complain(args: argparse.Namespace, error: ImagenError) -> int:

@@ -32,11 +32,14 @@ def shipped(kind: str) -> Path:
 
 def inside(folder: Path, name: str) -> Path | None:
     """``folder / name``, or None where that leaves the folder: by ``..``, an absolute path or a
-    symlink."""
+    symlink, or leads nowhere, in a circle of them."""
     if "\0" in name:
         return None
     root = folder.resolve()
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+    except RuntimeError:  # of a circle, up to Python 3.12
+        return None
     return path if path.is_relative_to(root) else None
 
 
@@ -107,11 +110,13 @@ def contents(path: Path) -> str:
 
 
 def find_weights(folders: Iterable[Path], name: str) -> Path:
-    """The weights file of that name.
+    """The weights file of that name; ``.safetensors`` may be left out.
 
     Raises:
         CheckpointError: there is none; the message lists what there is."""
     found = offered_weights(folders)
+    if name not in found and f"{name}.safetensors" in found:
+        name = f"{name}.safetensors"
     if name not in found:
         raise CheckpointError(f"no weights {name!r}. There is: {', '.join(found) or 'nothing'}")
     return found[name]

@@ -109,6 +109,12 @@ def test_a_wrong_workflow_as_json_is_what_comfyui_answers(capsys):
         (["run", "generate", "--set", "Sample Noise.sed=1"], "no input 'sed'"),
         (["run", "generate", "--set", "Sample Noise.seed=4294967296"], "is bigger than 4294967295"),
         (["check", "generate", "--set", "1.name=cats.safetensors"], "There is: cgan-cifar10"),
+        (["run", "super_resolve"], "pearl.png: no such file of pictures in the input folder input"),
+        (["run", "super_resolve"], "--input names another folder"),
+        (
+            ["check", "generate", "--set", "Generate.model=dcgan-cifar10.safetensors"],
+            "input model: takes a link to an output of type IMAGEN_MODEL, found 'dcgan-cifar10",
+        ),
         (
             ["check", "generate", "--set", "1.name=cats.pkl"],
             "'cats.pkl' is a pickle, which can run",
@@ -120,6 +126,29 @@ def test_a_wrong_call_is_exit_code_2(call, text, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert text in error
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+@pytest.mark.parametrize("call", [["run", "{" * 300], ["inspect", "x" * 300], ["run", "a"]])
+def test_paths_that_cannot_be_looked_at(call, json_too, monkeypatch, capsys):
+    """Too long a name; no permission, which root always has."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", "a.png")
+
+    if call == ["run", "a"]:
+        monkeypatch.setattr("imagen_nodes.runner.Runner.check", lambda *arguments: refuse("a"))
+    assert main([*call, *json_too]) == 1
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)["message"] if "--json" in json_too else captured.err
+    assert "Permission denied" in said if call == ["run", "a"] else "File name too long" in said
+
+
+def test_a_circle_of_links_is_no_picture(capsys):
+    Path("input").mkdir()
+    Path("input/circle.png").symlink_to("circle.png")
+    assert main(["run", "super_resolve", "--set", "Load Image.image=circle.png"]) == 2
+    assert "circle.png" in capsys.readouterr().err
 
 
 def test_check_says_what_is_odd(capsys):

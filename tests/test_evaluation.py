@@ -582,6 +582,12 @@ def test_pictures_are_compared(tmp_path, monkeypatch, capsys):
     wanted = 10 * np.log10(255**2 / np.square(x - y).mean())
     assert found["pictures"]["0"]["PSNR-RGB"] == pytest.approx(wanted, rel=1e-4)
     assert found["pictures"]["0"]["LPIPS"] > 0
+    # Two equal ones do not hide the others: they count as 100 dB.
+    Image.open("a/1.png").save("b/1.bmp")
+    assert main(["compare", "a", "b", "--json"]) == 0
+    mixed = json.loads(capsys.readouterr().out)
+    assert mixed["pictures"]["1"]["PSNR-RGB"] is None
+    assert mixed["mean"]["PSNR-RGB"] == pytest.approx((wanted + 100) / 2, rel=1e-4)
     assert main(["compare", "a/0.png", "a/0.png"]) == 0
     assert "inf" in capsys.readouterr().out
 

@@ -159,6 +159,30 @@ def test_a_second_run_repeats_only_what_changed():
     assert calls == ["one 3", "show 5"]
 
 
+def test_values_given_from_python_are_told_apart_by_their_content():
+    """The address of one that is gone is soon another's; and its values may be changed in place."""
+    cache = Cache()
+
+    def shown(value):
+        return run({"1": {"class_type": "Show", "inputs": {"value": value}}}, cache), list(calls)
+
+    for i in range(5):
+        _, called = shown(torch.full((2, 3), float(i)))
+        assert called == [f"show {torch.full((2, 3), float(i))}"]
+    same, again = torch.zeros(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)
+    assert shown(same)[1]
+    assert not shown(again)[1]
+    again[1, 2] = True
+    assert shown(again)[1]
+    assert shown(again.view(3, 2))[1]
+    for i in range(3):  # a list, of which Python shows a part
+        values = torch.zeros(5000)
+        values[2500] = i
+        assert shown({"values": values})[1]
+    for _ in range(2):  # of others it is not known
+        assert shown(object())[1]
+
+
 def test_a_list_runs_its_consumer_once_an_element():
     several = {"class_type": "Several", "inputs": {"n": 3}}
     results = run({"1": several, "2": one(10), "3": add("1", "2"), "4": show("3")})

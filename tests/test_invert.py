@@ -249,6 +249,7 @@ def test_grey_generators_and_other_sizes():
         (torch.zeros(2, 8, 8, 3), torch.zeros(3, 8, 8), "3 masks for 2 pictures"),
         (torch.zeros(1, 8, 8, 3), torch.full((1, 8, 8), float("nan")), "the mask holds NaN"),
         (torch.zeros(1, 8, 8, 3), torch.ones(1, 8, 8), "a mask covers its whole picture"),
+        (torch.zeros(1, 40, 40, 3), torch.ones(1, 4, 4), "a mask covers its whole picture"),
     ],
 )
 def test_pictures_that_do_not_do(model, image, mask, text):

@@ -1,7 +1,9 @@
 """Every node of pictures, with the weights that ship, on pictures that nobody expects."""
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from imagen_nodes import checkpoint
 from imagen_nodes.errors import CheckpointError, DataError
@@ -73,6 +75,19 @@ def test_alpha_and_numbers_that_are_none(name):
 def test_other_channels_are_refused(name, channels):
     with pytest.raises(DataError, match=f"pictures of {channels} channels; takes grey"):
         run(name, torch.rand(1, 16, 16, channels))
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (torch.zeros(1, 8, 8, 3, dtype=torch.uint8), "values as float32, 0..1 in pictures, got uint8"),
+    (np.zeros((1, 8, 8, 3), np.float32), "a torch tensor of 4 axes, got ndarray"),
+    (torch.zeros(8, 8, 3), "a tensor of 4 axes, got 3"),
+])  # fmt: skip
+def test_what_is_no_image_is_refused(value, text):
+    kind = next(node for node in NODES if node.id == "ImagenDenoise")
+    with pytest.raises(ValidationError, match=text):
+        kind(model=load("denoise"), image=value)
+    with pytest.raises(ValidationError, match="expected the output of Load Checkpoint, got str"):
+        kind(model="denoise", image=torch.zeros(1, 8, 8, 3))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -44,12 +44,12 @@ def main(args: argparse.Namespace) -> int:
         ImagenError: the pictures cannot be read or do not match."""
     if args.crop < 0:
         raise UsageError("--crop takes 0 or more")
-    from .paired import lpips_network
+    from .paired import EXACT, lpips_network
 
     found = pairs(args.a, args.b)
     network = lpips_network()
     figures = {name: figures_of(*pair, args.crop, network) for name, pair in found.items()}
-    mean = {figure: fmean(row[figure] for row in figures.values()) for figure in FIGURES}
+    mean = {name: fmean(min(row[name], EXACT) for row in figures.values()) for name in FIGURES}
     print(as_json(figures, mean) if args.json else table(figures, mean))
     return 0
 

@@ -7,6 +7,7 @@ signatures of what it links to: content, not ids, as in ComfyUI.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from .host import Host
 from .node import NodeType
 from .validate import Checked
 from .workflow import is_link
+
+# Of values whose content is not known, each of its own.
+_unknown = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,26 @@ def signatures(checked: Checked, types: Mapping[str, NodeType], host: Host) -> d
                 parts.append((port.name, found[value[0]], value[1]))
             else:
                 constants[port.name] = value
-                # An object's identity stands for its content: it may be an image of any size.
-                plain = isinstance(value, (str, int, float, list, dict, type(None)))
-                parts.append((port.name, value if plain else f"object {id(value)}"))
+                parts.append((port.name, _content(value)))
         parts.append(node_type.fingerprint(host, constants))
         found[node_id] = hashlib.sha256(repr(parts).encode()).hexdigest()
     return found
+
+
+def _content(value: Any) -> Any:
+    """What stands for a constant: JSON for itself; a tensor's type, shape and SHA-256, since an
+    object's address is given to others after it, and its values may be changed in place; anything
+    else for nothing but this once."""
+    if isinstance(value, (str, int, float, type(None))):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_content(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _content(part) for key, part in value.items()}
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return f"object {next(_unknown)}"
+    flat = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+    code = hashlib.sha256(flat.numpy()).hexdigest()
+    return f"tensor {value.dtype} {tuple(value.shape)} {code}"

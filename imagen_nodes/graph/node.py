@@ -46,6 +46,17 @@ from .sockets import UI, Added, Choices, Socket, Widget
 SCALARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "STRING", bool: "BOOLEAN"}
 
 
+class Refusal(str):
+    """What :meth:`Node.check` says in ComfyUI's words, with a ``reading`` for people."""
+
+    reading: str
+
+    def __new__(cls, details: str, reading: str) -> Refusal:
+        made = super().__new__(cls, details)
+        made.reading = reading
+        return made
+
+
 @dataclass(frozen=True)
 class Input:
     """An input of a node type: a link or a widget.
@@ -59,6 +70,11 @@ class Input:
     options: tuple[Any, ...] = ()
     kind: str = ""
     widget: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def is_link(self) -> bool:
+        """Whether no constant in a workflow can be its value."""
+        return self.type not in {*SCALARS.values(), "COMBO", "*"}
 
     def choices(self, host: Host) -> list[Any]:
         """The options of a COMBO, now."""

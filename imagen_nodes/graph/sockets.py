@@ -53,12 +53,32 @@ class Added:
     with its default."""
 
 
-def _is_tensor(axes: int) -> AfterValidator:
-    """Links from other packs carry what they like: check at the door."""
+# Links from other packs, and Python, carry what they like: checked at the door.
+
+
+def _is_tensor(axes: int, bools: bool = False) -> AfterValidator:
+    def check(value: Any) -> Any:
+        import torch
+
+        if not isinstance(value, torch.Tensor):
+            found = f"{type(value).__name__}"
+            raise ValueError(f"expected a torch tensor of {axes} axes, got {found}")
+        if value.ndim != axes:
+            raise ValueError(f"expected a tensor of {axes} axes, got {value.ndim}")
+        if not (value.is_floating_point() or (bools and value.dtype is torch.bool)):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"expected values as float32, 0..1 in pictures, got {kind}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _comes_from(source: str, attribute: str) -> AfterValidator:
+    """It has what such things have, and comes from nodes such as ``source``."""
 
     def check(value: Any) -> Any:
-        if getattr(value, "ndim", None) != axes:
-            raise ValueError(f"expected a tensor of {axes} axes, got {type(value).__name__}")
+        if not hasattr(value, attribute):
+            raise ValueError(f"expected the output of {source}, got {type(value).__name__}")
         return value
 
     return AfterValidator(check)
@@ -89,11 +109,11 @@ if TYPE_CHECKING:
     Ui = dict[str, Any]
 else:
     Image = Annotated[Any, IMAGE, _is_tensor(4)]
-    Mask = Annotated[Any, MASK, _is_tensor(3)]
-    Model = Annotated[Any, MODEL]
-    Latent = Annotated[Any, LATENT]
+    Mask = Annotated[Any, MASK, _is_tensor(3, bools=True)]
+    Model = Annotated[Any, MODEL, _comes_from("Load Checkpoint", "architecture")]
+    Latent = Annotated[Any, LATENT, _comes_from("Sample Noise", "count")]
     Directions = Annotated[Any, DIRECTIONS, _is_tensor(2)]
-    UpscaleModel = Annotated[Any, UPSCALE]
+    UpscaleModel = Annotated[Any, UPSCALE, _comes_from("Load Upscale Model", "scale")]
     ImageList = Annotated[Any, Socket("IMAGE", IMAGE.meaning, is_list=True)]
     Anything = Annotated[Any, ANY]
     Ui = Annotated[Any, UI]

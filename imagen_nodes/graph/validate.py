@@ -18,7 +18,7 @@ from ..errors import WorkflowError
 from ..folders import ABOUT_PICKLES, PICKLES, WEIGHTS
 from ..spec import short
 from .host import Host
-from .node import Input, NodeType
+from .node import Input, NodeType, Refusal
 from .workflow import Prompt, is_link, title
 
 COERCIONS: dict[str, type] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
@@ -312,6 +312,12 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
     if port.name in node_type.checked:
         return
     about["received_value"] = value
+    if port.is_link and isinstance(value, (str, int, float)):
+        message = f"A constant where a link to {port.type} is needed"
+        reading = f"input {port.name}: takes a link to an output of type {port.type}, found "
+        reading += short(value)
+        state.add(node_id, "invalid_input_type", message, port.name, reading, about)
+        return
     low, high = port.widget.get("min"), port.widget.get("max")
     if low is not None and value < low:
         message = f"Value {value} smaller than min of {low}"
@@ -362,7 +368,7 @@ def _check_custom(state: _Pass, node_id: str, node_type: NodeType) -> None:
             "custom_validation_failed",
             "Custom validation failed for node",
             f"{name} - {wrong}",
-            f"input {name}: {wrong}",
+            f"input {name}: {wrong.reading if isinstance(wrong, Refusal) else wrong}",
             {"input_name": name},
         )
 

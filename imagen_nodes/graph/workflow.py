@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -31,6 +32,8 @@ def read(path: Path) -> Prompt:
     except OSError as error:
         raise WorkflowError(f"{path}: cannot be read: {error.strerror}") from error
     text = _embedded(path) if content.startswith(PNG) else content
+    if text is content and b"\0" in content[:1024]:
+        raise WorkflowError(f"{path}: not JSON, nor a PNG that carries a workflow")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -111,7 +114,7 @@ def replace(prompt: Prompt, values: Mapping[str, Any], types: Mapping[str, NodeT
     prompt = deepcopy(prompt)
     for target, value in values.items():
         node_id, key, _ = _find(prompt, target, types)
-        prompt[node_id]["inputs"][key] = value
+        prompt[node_id]["inputs"][key] = str(value) if isinstance(value, os.PathLike) else value
     return prompt
 
 

@@ -59,7 +59,8 @@ def open_foreign(path: Path) -> Foreign:
     Raises:
         CheckpointError: not there, none of the containers, damaged, or it wants something run."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        found = "a folder, not a file" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {found}")
     try:
         with path.open("rb") as file:
             # A private copy of each page that is written to, so that torch may share the memory.

@@ -223,7 +223,9 @@ def _looks_like(contents: Contents) -> str:
     known = "\n".join(f"  {name}: {reasons.get(name, '')}" for name in FORMATS)
     return (
         f"a {contents.container} of no known format. {what}Its tensors begin with {sample}.\n"
-        f"Formats that are known, and why it is none of them:\n{known}"
+        f"Formats that are known, and why it is none of them:\n{known}\n"
+        "What Load Checkpoint and Load Upscale Model take, our own files and networks of pictures "
+        "that spandrel knows, needs no import: put the file into the folder weights"
     )
 
 

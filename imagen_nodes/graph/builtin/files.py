@@ -16,7 +16,7 @@ from ...errors import DataError, StorageError, UsageError
 from ...files import write_atomically
 from ...folders import inside
 from ..host import Folders
-from ..node import Node
+from ..node import Node, Refusal
 from ..sockets import Choices, Image, Ui, Widget
 from .ports import ImageAndMask, OneMask
 
@@ -83,14 +83,14 @@ class LoadImageMask(PictureFile):
 
 
 def missing(host: Folders, name: Any) -> str:
-    """ComfyUI's words for a picture that is not there, ours for one that may not be read; empty:
-    neither."""
+    """ComfyUI's words for a picture that is not there, and ours beside them; ours for one that may
+    not be read; empty: neither."""
     try:
         host.input_file(str(name))
     except UsageError as error:
         return str(error)
-    except DataError:
-        return f"Invalid image file: {name}"
+    except DataError as error:
+        return Refusal(f"Invalid image file: {name}", f"{error}. --input names another folder")
     return ""
 
 

@@ -26,7 +26,7 @@ from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.residual_unet import ResidualUNet
 from imagen_nodes.noise_level import JPEG_MARK, noise_level
 from imagen_nodes.training import degradation
-from imagen_nodes.training.data import open_data, opening
+from imagen_nodes.training.data import Stream, open_data, opening
 from imagen_nodes.training.data.pictures import cut, starts, tiles_in
 from imagen_nodes.training.degradation import Noise, Photo, Shrink
 from imagen_nodes.training.loop import beginning
@@ -611,6 +611,13 @@ def test_a_training_is_resumed_exactly(place, capsys):
     for network in ("generator", "discriminator"):
         for name, tensor in whole["networks"][network].items():
             assert torch.equal(tensor, half["networks"][network][name])
+
+
+def test_no_pictures_are_read_for_an_examination_that_is_none(place, monkeypatch):
+    asked, batch = [], Stream.batch
+    monkeypatch.setattr(Stream, "batch", lambda self, i, n: asked.append(n) or batch(self, i, n))
+    begin("run", sample_kimg=0.024)
+    assert set(asked) == {4, 64}  # steps, and the pictures that samples are chosen from
 
 
 def test_begin_with_weights(place, capsys):

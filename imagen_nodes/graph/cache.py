@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .host import Host
 from .node import NodeType
@@ -78,13 +78,13 @@ def _content(value: Any) -> Any:
     if isinstance(value, (str, int, float, type(None))):
         return value
     if isinstance(value, (list, tuple)):
-        return [_content(part) for part in value]
+        return [_content(part) for part in cast(Sequence[Any], value)]
     if isinstance(value, dict):
-        return {key: _content(part) for key, part in value.items()}
+        return {key: _content(part) for key, part in cast(dict[Any, Any], value).items()}
     import torch
 
     if not isinstance(value, torch.Tensor):
         return f"object {next(_unknown)}"
     flat = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-    code = hashlib.sha256(flat.numpy()).hexdigest()
+    code = hashlib.sha256(flat.numpy().data).hexdigest()
     return f"tensor {value.dtype} {tuple(value.shape)} {code}"

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -114,7 +113,7 @@ def replace(prompt: Prompt, values: Mapping[str, Any], types: Mapping[str, NodeT
     prompt = deepcopy(prompt)
     for target, value in values.items():
         node_id, key, _ = _find(prompt, target, types)
-        prompt[node_id]["inputs"][key] = str(value) if isinstance(value, os.PathLike) else value
+        prompt[node_id]["inputs"][key] = str(value) if isinstance(value, Path) else value
     return prompt
 
 

@@ -26,6 +26,10 @@ from .folders import WEIGHTS, annotated, find_weights, latents_in, offered_weigh
 from .graph.node import DeclaredNode, Input, Output
 from .nodes import NODES  # pyright: ignore[reportMissingImports]
 
+# What our networks' maps take at most beside weights and pictures, bytes
+# (``benchmarks/picture_memory.py``): else tiles would get smaller for other models' sake.
+WORKING = 2 << 30
+
 if TYPE_CHECKING:
     import torch
     from PIL import Image
@@ -103,7 +107,7 @@ class ComfyHost:
         from .devices import autocast
 
         device = self.device
-        management.free_memory(management.module_size(model.network), device)
+        management.free_memory(management.module_size(model.network) + WORKING, device)
         try:
             with autocast(device):
                 yield placed(model, device)

@@ -26,12 +26,12 @@ def open_device(name: str = "") -> torch.device:
 
 
 def is_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has units for bfloat16 that are faster than float32's: GPUs that support
-    it, and CPUs with matrix tiles (AMX). AVX512-BF16 alone is slower than float32 on convolutions:
-    measured at 0.65 times (``benchmarks/training_throughput.py``).
-    """
+    """Whether the device has units for bfloat16 that are faster than float32's: AMD's GPUs,
+    NVIDIA's from Ampere on (on earlier ones torch emulates it, and calls it supported), and CPUs
+    with matrix tiles (AMX). AVX512-BF16 alone is slower than float32 on convolutions: measured at
+    0.65 times (``benchmarks/training_throughput.py``)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
     return device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # pyright: ignore
 
 

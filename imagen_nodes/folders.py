@@ -94,18 +94,15 @@ def offered_weights(folders: Iterable[Path]) -> dict[str, Path]:
     return {name: path for name, path in found.items() if not name.startswith(f"{METRICS}/")}
 
 
-def identity(path: Path) -> tuple[str, int, int]:
-    """What changes when another file is put in the place of this one: path, size, time."""
-    stat = path.stat()
-    return str(path), stat.st_size, stat.st_mtime_ns
-
-
 def contents(path: Path) -> str:
-    """What changes when a file, or one in a folder, is changed."""
+    """What changes when a file, or one in a folder, is changed, or another takes its place: a
+    digest of its path, size and time, since ComfyUI saves it with pictures."""
     found = sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
     code = hashlib.sha256()
     for file in found:
-        code.update(repr(identity(file)).encode(errors="surrogatepass"))
+        stat = file.stat()
+        identity = str(file), stat.st_size, stat.st_mtime_ns
+        code.update(repr(identity).encode(errors="surrogatepass"))
     return code.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -119,8 +120,9 @@ def load(source: str | Path | Prompt) -> Prompt:
         return workflow.parse(copy(source))
     path = Path(source)
     example = shipped("examples/workflows") / path.with_suffix(".json").name
-    if not path.exists() and example.exists() and path in _spellings(example):
-        path = example
+    with suppress(OSError):  # of a name that no file can have, which reading it says
+        if not path.exists() and example.exists() and path in _spellings(example):
+            path = example
     return workflow.read(path)
 
 

@@ -306,8 +306,9 @@ def too_little_memory(tile: int, reason: str) -> DataError:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a class for a GPU's memory, and words for the CPU's: others on Windows."""
-    words = "can't allocate memory", "not enough memory"
+    """torch has a class for a GPU's memory, and words for the CPU's, others on Windows, and a
+    Mac's."""
+    words = "can't allocate memory", "not enough memory", "MPS backend out of memory"
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(x in str(error) for x in words)
 
 

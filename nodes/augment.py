@@ -1,5 +1,6 @@
 """Expanding a labelled data set, and the changes that classifiers are trained with."""
 
+import math
 from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
@@ -57,16 +58,15 @@ class AugmentDataset(Settings, Source):
     @classmethod
     def fingerprint(cls, host, values):
         """What changes when a picture of the data does."""
-        return contents(host.data(values["data"])) if "data" in values else None
+        return contents(host.data(values["data"])) if "data" in values else math.nan
 
     def run(self, host: Host) -> Augmented:
         from imagen_nodes.augmentation import expand
-        from imagen_nodes.graph.builtin.files import next_number, target
+        from imagen_nodes.graph.builtin.files import numbered_folder
 
-        folder, _, name = target(host.save_folder("output"), self.folder_prefix)
-        out = folder / f"{name}_{next_number(folder, name):05}"
         data = host.data(self.data)
-        report = expand.augment(host, self.model, data, out, self, self.discriminator)
+        with numbered_folder(host.save_folder("output"), self.folder_prefix) as out:
+            report = expand.augment(host, self.model, data, out, self, self.discriminator)
         return Augmented(str(out), report.preview, {"text": [str(report), *report.notes]})
 
 

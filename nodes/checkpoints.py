@@ -1,8 +1,9 @@
 """Loading weights."""
 
+import math
 from typing import Annotated, NamedTuple
 
-from imagen_nodes.folders import identity
+from imagen_nodes.folders import contents
 from imagen_nodes.graph.host import Host
 from imagen_nodes.graph.node import Node
 from imagen_nodes.graph.sockets import Choices, Model
@@ -34,8 +35,8 @@ class LoadCheckpoint(Node):
 
     @classmethod
     def fingerprint(cls, host, values):
-        """The file's identity: its path, size and time."""
-        return identity(host.weights(values["name"])) if "name" in values else None
+        """What changes when another file takes its place."""
+        return contents(host.weights(values["name"])) if "name" in values else math.nan
 
     def run(self, host: Host) -> Loaded:
         from imagen_nodes import foreign

@@ -1,10 +1,11 @@
 """Drawing and changing latents."""
 
+import math
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from imagen_nodes.folders import identity
+from imagen_nodes.folders import contents
 from imagen_nodes.graph.host import Host
 from imagen_nodes.graph.node import Node
 from imagen_nodes.graph.sockets import Added, Choices, Latent, Model, Seed, Ui, Widget
@@ -149,8 +150,8 @@ class LoadLatents(Node):
 
     @classmethod
     def fingerprint(cls, host, values):
-        """The file's identity: its path, size and time."""
-        return identity(host.latents(values["name"])) if "name" in values else None
+        """What changes when another file takes its place."""
+        return contents(host.latents(values["name"])) if "name" in values else math.nan
 
     def run(self, host: Host) -> Sampled:
         from imagen_nodes import latents

@@ -1,5 +1,6 @@
 """Running checked workflows: order, lists, cache, failures."""
 
+import math
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +18,10 @@ calls: list[str] = []
 
 class Number(NamedTuple):
     number: int
+
+
+class Text(NamedTuple):
+    text: str
 
 
 class Numbers(NamedTuple):
@@ -50,6 +55,17 @@ class Add(Node):
 
     def run(self, host: Any) -> Number:
         return Number(self.a + self.b)
+
+
+class Word(Node):
+    """A word."""
+
+    id = "Word"
+    title = category = "Word"
+    value: str
+
+    def run(self, host: Any) -> Text:
+        return Text(self.value)
 
 
 class Several(Node):
@@ -181,6 +197,64 @@ def test_values_given_from_python_are_told_apart_by_their_content():
         assert shown({"values": values})[1]
     for _ in range(2):  # of others it is not known
         assert shown(object())[1]
+
+
+class Watched(Node):
+    """What a name stands for."""
+
+    id = "Watched"
+    title = category = "Watched"
+    name: str
+
+    @classmethod
+    def fingerprint(cls, host: Any, values: Any) -> Any:
+        if values.get("name") == "broken":
+            raise PermissionError(13, "Permission denied", "broken")
+        return files[values["name"]] if "name" in values else math.nan
+
+    def run(self, host: Any) -> Number:
+        calls.append(f"watched {self.name}")
+        return Number(files[self.name])
+
+
+files: dict[str, int] = {}
+
+
+def test_what_a_node_depends_on_besides():
+    """By a link it is not known before it runs: it always does. Where it cannot be looked at, that
+    is the node's failure."""
+    TYPES["Watched"] = registry((Watched,))["Watched"]
+    cache = Cache()
+    files["a"] = 1
+    direct = {"1": {"class_type": "Watched", "inputs": {"name": "a"}}, "2": show("1")}
+    assert run(direct, cache)["1"]["number"] == 1
+    run(direct, cache)
+    assert calls == []
+    files["a"] = 2
+    assert run(direct, cache)["1"]["number"] == 2
+    linked = {
+        "0": {"class_type": "Word", "inputs": {"value": "a"}},
+        "1": {"class_type": "Watched", "inputs": {"name": ["0", 0]}},
+        "2": show("1"),
+    }
+    TYPES["Word"] = registry((Word,))["Word"]
+    run(linked, cache)
+    files["a"] = 3
+    assert run(linked, cache)["1"]["number"] == 3
+    direct["1"]["inputs"]["name"] = "broken"
+    with pytest.raises(RunError, match=r"^node 1 \(Watched\): .*Permission denied") as caught:
+        run(direct, cache)
+    assert (caught.value.node_id, caught.value.node_type) == ("1", "Watched")
+
+
+def test_results_of_the_workflow_before_are_gone_before_the_next_runs():
+    """They can be large; and where it fails, too."""
+    cache = Cache()
+    for value in (1, 2, 3):
+        fails = {"class_type": "Fail", "inputs": {"kind": "value"}}
+        with pytest.raises(RunError):
+            run({"1": one(value), "2": fails, "3": add("1", "2"), "4": show("3")}, cache)
+        assert len(cache._entries) == 1
 
 
 def test_a_list_runs_its_consumer_once_an_element():

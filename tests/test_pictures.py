@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -145,7 +146,7 @@ def test_a_picture_that_changed_is_read_again(kind, runner, tmp_path):
     path = tmp_path / "input" / "a.png"
     fingerprint = TYPES[kind].fingerprint(runner.host, {"image": "a.png"})
     assert fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert TYPES[kind].fingerprint(runner.host, {}) is None
+    assert math.isnan(TYPES[kind].fingerprint(runner.host, {}))
 
 
 def test_saved_pictures_can_be_read_again(runner, tmp_path):
@@ -202,6 +203,19 @@ def test_tokens(host, monkeypatch):
         }
         for i in range(2)
     ]
+
+
+def test_no_picture_is_replaced(host, tmp_path):
+    """Not those of a start that the number of the picture is part of, nor one saved meanwhile."""
+    for level in (0.2, 0.6):
+        saved(torch.full((2, 2, 3, 3), level), "x %batch_num%", host, "output", 4)
+    found = {}
+    for file in sorted((tmp_path / "output").iterdir()):
+        with Image.open(file) as picture:
+            found[file.name] = picture.getpixel((0, 0))[0]
+    assert found == {
+        "x 0_00001_.png": 51, "x 0_00002_.png": 153, "x 1_00002_.png": 51, "x 1_00003_.png": 153
+    }  # fmt: skip
 
 
 def test_saved_pictures_carry_the_workflow(host, tmp_path):

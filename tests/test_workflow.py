@@ -42,6 +42,7 @@ def test_a_picture_that_carries_its_workflow(tmp_path):
     [
         (b"", "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "not JSON, nor a PNG that carries a workflow"),
         (b"{", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b"[]", "expected an object of nodes"),
@@ -60,6 +61,21 @@ def test_what_is_no_workflow(tmp_path, content, text):
     with pytest.raises(WorkflowError, match=r"bad\.json: ") as caught:
         workflow.read(path)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_json_in_any_encoding(tmp_path, encoding):
+    """As Windows' shell writes it."""
+    path = tmp_path / "w.json"
+    path.write_text('{"1": {"class_type": "é", "inputs": {}}}', encoding)
+    assert workflow.read(path)["1"]["class_type"] == "é"
+
+
+def test_what_comfyui_has_seen_of_files_is_forgotten():
+    """With it, it would not look at them again."""
+    node = {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "is_changed": ["abc"]}
+    assert workflow.parse({"1": node}) == {"1": {k: node[k] for k in ("class_type", "inputs")}}
+    assert "is_changed" in node
 
 
 def test_a_picture_without_a_workflow(tmp_path):

@@ -148,7 +148,8 @@ class _Work:
         names = model.card.class_names
         self.classes, note = matched(self.names, self.chosen, names, a.classes)
         self._note(note)
-        self.counts = np.bincount(self.labels, minlength=len(self.names)).tolist()
+        # What a class's generated pictures are compared with.
+        self.real = {k: self._distinct(k) for k in self.chosen}
         self._refuse_few()
         # Whole batches: some discriminators compare the pictures of one.
         batches = math.ceil(settings.per_class * settings.oversample / generation.BATCH)
@@ -174,12 +175,15 @@ class _Work:
 
     def _refuse_few(self) -> None:
         few = [
-            f"{self.names[k]} has {self.counts[k]}" for k in self.chosen if self.counts[k] < FEWEST
+            f"{self.names[k]} has {len(real)}"
+            for k, real in self.real.items()
+            if len(real) < FEWEST
         ]
         if few:
             raise DataError(
-                f"{self.data.name}: generated pictures of a class are judged by {FEWEST} real ones "
-                f"or more; {', '.join(few[:10])}. Add some, or leave the class out (classes)"
+                f"{self.data.name}: generated pictures of a class are judged by {FEWEST} different "
+                f"real ones or more; {', '.join(few[:10])}. Add some, or leave the class out "
+                "(classes)"
             )
 
     def _total(self) -> int:
@@ -187,7 +191,7 @@ class _Work:
         s, real = self.settings, len(self.labels)
         written = 0 if s.only_generated else real * (1 + s.copies)
         each = self.candidates + s.per_class
-        return written + sum(self.counts[k] + each for k in self.classes)
+        return written + sum(len(self.real[k]) + each for k in self.classes)
 
     def _header(self) -> dict[str, Any]:
         d = self.drawing
@@ -224,7 +228,8 @@ class _Work:
             if not self.settings.only_generated:
                 self._write_real(folder, label, indices, lines, found)
             if label in self.classes:
-                shown = self._write_generated(folder, label, indices, space, lines, found)
+                real = self.real[label]
+                shown = self._write_generated(folder, label, real, space, lines, found)
                 previews += [shown] if len(shown) and len(previews) < SHOWN else []
             lines.flush()
             self.report.classes.append(found)
@@ -271,7 +276,6 @@ class _Work:
         # Those of one class follow those of the one before: no two classes share a latent.
         first = s.seed + self.chosen.index(label) * self.candidates
         seeds = [(first + i) % 2**32 for i in range(self.candidates)]
-        indices = self._distinct(label, indices)
         real = Real.of(self._real_features(space, indices))
         features, scores = self._candidates(space, seeds, number)
         with exactly(features.device):
@@ -306,27 +310,20 @@ class _Work:
                 "duplicates. With a higher oversample more are drawn"
             )
 
-    def _distinct(self, label: int, indices: Indices) -> Indices:
+    def _distinct(self, label: int) -> Indices:
         """The class's real pictures without repetitions: where most occur twice, the usual distance
-        to the nearest other one would be 0, and nothing near to it.
-
-        Raises:
-            DataError: too few are left."""
+        to the nearest other one would be 0, and nothing near to it."""
         first: dict[bytes, int] = {}
+        indices = np.flatnonzero(self.labels == label)
         for index in indices.tolist():
             pixels = np.ascontiguousarray(self.data.images[index])
             first.setdefault(hashlib.blake2b(pixels.data, digest_size=16).digest(), index)
-        name, left = self.names[label], len(indices) - len(first)
-        if len(first) < FEWEST:
-            raise DataError(
-                f"{self.data.name}: generated pictures of a class are judged by {FEWEST} different "
-                f"real ones or more; {name} has {len(first)}, and {left} repetitions. Add some, or "
-                "leave the class out (classes)"
+        if left := len(indices) - len(first):
+            self._note(
+                f"{self.names[label]}: {left} real pictures repeat others, and are compared with "
+                "once"
             )
-        if left:
-            self._note(f"{name}: {left} real pictures repeat others, and are compared with once")
-        self._step(left)
-        return np.array(list(first.values()))
+        return np.array(list(first.values()), np.int64)
 
     def _real_features(self, space: FeatureSpace, indices: Indices) -> Tensor:
         found: list[Tensor] = []

@@ -406,10 +406,12 @@ def _check_fits(args: argparse.Namespace, model: Model) -> None:
             given = getattr(args, name)
             if given is not None and given is not False and not does:
                 raise UsageError(f"--{name} is for networks that {what}; {args.weights} does not")
-    if translates and args.target is None and model.card.task_recipe.get("kind") in UNPAIRED:
+    pairs = args.target is None and args.input is None
+    if translates and pairs and model.card.task_recipe.get("kind") in UNPAIRED:
         raise UsageError(
             f"{args.weights} was trained on two kinds of pictures, which are no pairs: give those "
-            "of the kind that it makes with --target"
+            "of the kind that it makes with --target; or say with --input which side of pairs is "
+            "its input"
         )
     if args.save and isinstance(model.architecture, Foreign):
         raise UsageError(

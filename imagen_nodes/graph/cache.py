@@ -15,7 +15,7 @@ from typing import Any, cast
 from .host import Host
 from .node import NodeType
 from .validate import Checked
-from .workflow import is_link
+from .workflow import failure, is_link
 
 # Of values whose content is not known, each of its own.
 _unknown = itertools.count()
@@ -50,7 +50,10 @@ class Cache:
 
 
 def signatures(checked: Checked, types: Mapping[str, NodeType], host: Host) -> dict[str, str]:
-    """The signature of every node of a workflow, by id."""
+    """The signature of every node of a workflow, by id.
+
+    Raises:
+        RunError: what a node depends on cannot be looked at."""
     found: dict[str, str] = {}
     for node_id in checked.order:
         node = checked.prompt[node_id]
@@ -66,7 +69,12 @@ def signatures(checked: Checked, types: Mapping[str, NodeType], host: Host) -> d
             else:
                 constants[port.name] = value
                 parts.append((port.name, _content(value)))
-        parts.append(node_type.fingerprint(host, constants))
+        try:
+            fingerprint = node_type.fingerprint(host, constants)
+        except Exception as error:
+            raise failure(checked.prompt, node_id, error) from error
+        unknown = fingerprint != fingerprint  # NaN
+        parts.append(f"unknown {next(_unknown)}" if unknown else fingerprint)
         found[node_id] = hashlib.sha256(repr(parts).encode()).hexdigest()
     return found
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import Cancelled, ImagenError, RunError
+from ..errors import Cancelled
 from .cache import Cache, Entry, signatures
 from .host import Host
 from .node import NodeType
 from .validate import Checked
-from .workflow import is_link, title
+from .workflow import failure, is_link, title
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -60,6 +60,7 @@ def execute(
 
     entries: dict[str, Entry] = {}
     keys = signatures(checked, types, host)
+    cache.keep(keys.values())  # before there is more: results can be large
     listen({"event": "start", "nodes": len(checked.order)})
     with torch.inference_mode():
         for node_id in checked.order:
@@ -80,7 +81,6 @@ def execute(
             if found.ui:
                 files = [str(path) for path in host.saved(found.ui)]
                 listen({"event": "output", **about, **found.ui, "files": files})
-    cache.keep(keys.values())
     listen({"event": "done"})
     return {
         node_id: _outputs(types[checked.prompt[node_id]["class_type"]], entry, host)
@@ -102,10 +102,7 @@ def _run_node(
     except Cancelled:
         raise
     except Exception as error:  # whatever a node raises is that node's failure
-        reason = str(error) if isinstance(error, ImagenError | ValueError) else ""
-        reason = reason or f"{type(error).__name__}: {error}"
-        where = f"node {node_id} ({title(checked.prompt, node_id)})"
-        raise RunError(f"{where}: {reason}", node_id, node_type.id) from error
+        raise failure(checked.prompt, node_id, error) from error
 
 
 def gather(

@@ -74,7 +74,7 @@ class Input:
     @property
     def is_link(self) -> bool:
         """Whether no constant in a workflow can be its value."""
-        return self.type not in {*SCALARS.values(), "COMBO", "*"}
+        return not {*SCALARS.values(), "COMBO", "*"} & set(self.type.split(","))
 
     def choices(self, host: Host) -> list[Any]:
         """The options of a COMBO, now."""
@@ -133,7 +133,8 @@ class NodeType(Protocol):
         ...
 
     def fingerprint(self, host: Host, values: Mapping[str, Any]) -> Any:
-        """What else than its inputs a result depends on, as a value that can be compared."""
+        """What else than its inputs a result depends on, as a value that can be compared; NaN:
+        it is not known, since one of the inputs that say so is linked."""
         ...
 
     def run(self, host: Host, values: Mapping[str, Any]) -> Result: ...

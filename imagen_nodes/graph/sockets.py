@@ -111,7 +111,7 @@ else:
     Image = Annotated[Any, IMAGE, _is_tensor(4)]
     Mask = Annotated[Any, MASK, _is_tensor(3, bools=True)]
     Model = Annotated[Any, MODEL, _comes_from("Load Checkpoint", "architecture")]
-    Latent = Annotated[Any, LATENT, _comes_from("Sample Noise", "count")]
+    Latent = Annotated[Any, LATENT, _comes_from("Sample Noise", "with_labels")]
     Directions = Annotated[Any, DIRECTIONS, _is_tensor(2)]
     UpscaleModel = Annotated[Any, UPSCALE, _comes_from("Load Upscale Model", "scale")]
     ImageList = Annotated[Any, Socket("IMAGE", IMAGE.meaning, is_list=True)]

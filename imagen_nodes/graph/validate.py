@@ -3,7 +3,8 @@
 Types, messages and details of the problems are ComfyUI's (what it answers to POST /prompt), so
 that one tool reads both; ``reading`` is the same for people. As in ComfyUI, only what an output
 node depends on is judged, and constants are converted to their input's type. Unlike ComfyUI, one
-bad output is enough to refuse the whole workflow, and an unknown node does not hide the rest.
+bad output is enough to refuse the whole workflow, an unknown node does not hide the rest, and a
+constant in the place of a link is refused.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import DataError, UsageError, WorkflowError
+from ..errors import DataError, ImagenError, RunError, UsageError, WorkflowError
 from ..files import PNG, png_texts
 from ..spec import short
 from .node import NodeType
@@ -31,10 +31,10 @@ def read(path: Path) -> Prompt:
     except OSError as error:
         raise WorkflowError(f"{path}: cannot be read: {error.strerror}") from error
     text = _embedded(path) if content.startswith(PNG) else content
-    if text is content and b"\0" in content[:1024]:
-        raise WorkflowError(f"{path}: not JSON, nor a PNG that carries a workflow")
     try:
         value = json.loads(text)
+    except UnicodeDecodeError as error:  # a ValueError
+        raise WorkflowError(f"{path}: not JSON, nor a PNG that carries a workflow") from error
     except (ValueError, RecursionError) as error:
         raise WorkflowError(f"{path}: not JSON: {error}") from error
     try:
@@ -67,7 +67,17 @@ def parse(value: Any) -> Prompt:
                 f"found {short(value)}"
             )
         prompt[node_id] = {**node, "inputs": _object(objects[0])}
+        # What ComfyUI found of its files when it ran this. It would not look at them again.
+        prompt[node_id].pop("is_changed", None)
     return prompt
+
+
+def failure(prompt: Prompt, node_id: str, error: Exception) -> RunError:
+    """What to say of whatever a node has raised."""
+    reason = str(error) if isinstance(error, ImagenError | ValueError) else ""
+    reason = reason or f"{type(error).__name__}: {error}"
+    where = f"node {node_id} ({title(prompt, node_id)})"
+    return RunError(f"{where}: {reason}", node_id, prompt[node_id]["class_type"])
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -114,6 +114,8 @@ def resume(
         raise TrainingError(
             f"{path}: not the pictures that {run.folder} began with ({plan.images} of "
             f"{plan.data_name}); its training cannot go on with others"
+            + "; or it is of an older version, which fitted both of a pair as one picture"
+            * (recipe.task.wanted.panels > 1)
         )
     plan = Plan.model_validate({**dict(plan), "recipe": recipe, "data": str(path.resolve())})
     run = run if processes.first else Elsewhere(run.folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -44,7 +46,7 @@ class PictureFile(Node):
         return missing(host, values["image"])
 
     @classmethod
-    def fingerprint(cls, host: Folders, values: Mapping[str, Any]) -> str | None:
+    def fingerprint(cls, host: Folders, values: Mapping[str, Any]) -> str | float:
         return content_hash(host, values.get("image"))
 
 
@@ -90,14 +92,15 @@ def missing(host: Folders, name: Any) -> str:
     except UsageError as error:
         return str(error)
     except DataError as error:
-        return Refusal(f"Invalid image file: {name}", f"{error}. --input names another folder")
+        hint = "" if str(name).endswith("]") else ". Another one is named by --input, or input="
+        return Refusal(f"Invalid image file: {name}", f"{error}{hint}")
     return ""
 
 
-def content_hash(host: Folders, name: str | None) -> str | None:
-    """SHA-256 of an input picture, as ComfyUI writes it; None where the name is not known yet."""
+def content_hash(host: Folders, name: str | None) -> str | float:
+    """SHA-256 of an input picture, as ComfyUI writes it; NaN where the name is not known yet."""
     if name is None:
-        return None
+        return math.nan
     with host.input_file(name).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -220,7 +223,10 @@ def saved(
     first = next_number(folder, name)
     shown: list[dict[str, str]] = []
     for i, picture in enumerate(to_pictures(images)):
-        file = f"{name.replace('%batch_num%', str(i))}_{first + i:05}_.png"
+        start = name.replace("%batch_num%", str(i))
+        # Taken by another start, or meanwhile; a name that no file can have is not (PTH110).
+        while os.path.exists(folder / (file := f"{start}_{first + i:05}_.png")):  # noqa: PTH110
+            first += 1
         _write(folder / file, picture, host.metadata, compress_level)
         shown.append({"filename": file, "subfolder": subfolder, "type": kind})
     return {"images": shown}
@@ -252,6 +258,32 @@ def target(root: Path, prefix: str) -> tuple[Path, str, str]:
     if folder is None or name == os.pardir or "\0" in name:
         raise UsageError(f"filename_prefix {prefix!r}: pictures are saved in {root} only")
     return folder, subfolder, name
+
+
+@contextmanager
+def numbered_folder(root: Path, prefix: str) -> Generator[Path]:
+    """A new empty folder of the next number, taken before the work that is to fill it, so that
+    nobody else takes it meanwhile; gone again where that fails.
+
+    Raises:
+        StorageError: it cannot be made."""
+    parent, _, name = target(root, prefix)
+    number = next_number(parent, name)
+    while True:
+        folder = parent / f"{name}_{number:05}"
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise StorageError.at(folder, error) from error
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # it is empty: what fills it takes its place
+        raise
 
 
 def next_number(folder: Path, name: str) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
-from ...folders import identity
+from ...folders import contents
 from ..host import Folders
 from ..node import Node
 from ..sockets import Choices, Image, UpscaleModel
@@ -29,9 +30,9 @@ class UpscaleModelLoader(Node):
 
     @classmethod
     def fingerprint(cls, host: Folders, values: Mapping[str, Any]) -> Any:
-        """The file's identity: its path, size and time."""
+        """What changes when another file takes its place."""
         name = values.get("model_name")
-        return identity(host.upscale_model(name)) if name else None
+        return contents(host.upscale_model(name)) if name else math.nan
 
     def run(self, host: Folders) -> Loaded:
         from ...foreign import describe

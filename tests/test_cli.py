@@ -110,7 +110,7 @@ def test_a_wrong_workflow_as_json_is_what_comfyui_answers(capsys):
         (["run", "generate", "--set", "Sample Noise.seed=4294967296"], "is bigger than 4294967295"),
         (["check", "generate", "--set", "1.name=cats.safetensors"], "There is: cgan-cifar10"),
         (["run", "super_resolve"], "pearl.png: no such file of pictures in the input folder input"),
-        (["run", "super_resolve"], "Another one is named by --input"),
+        (["run", "super_resolve"], "Another folder is named by --input"),
         (
             ["check", "generate", "--set", "Generate.model=dcgan-cifar10.safetensors"],
             "input model: takes a link to an output of type IMAGEN_MODEL, found 'dcgan-cifar10",

@@ -61,7 +61,7 @@ def _is_tensor(axes: int, bools: bool = False) -> AfterValidator:
         import torch
 
         if not isinstance(value, torch.Tensor):
-            found = f"{type(value).__name__}"
+            found = type(value).__name__
             raise ValueError(f"expected a torch tensor of {axes} axes, got {found}")
         if value.ndim != axes:
             raise ValueError(f"expected a tensor of {axes} axes, got {value.ndim}")

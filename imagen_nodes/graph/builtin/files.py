@@ -92,7 +92,7 @@ def missing(host: Folders, name: Any) -> str:
     except UsageError as error:
         return str(error)
     except DataError as error:
-        hint = "" if str(name).endswith("]") else ". Another one is named by --input, or input="
+        hint = "" if str(name).endswith("]") else ". Another folder is named by --input, or input="
         return Refusal(f"Invalid image file: {name}", f"{error}{hint}")
     return ""
 

@@ -26,10 +26,6 @@ from .folders import WEIGHTS, annotated, find_weights, latents_in, offered_weigh
 from .graph.node import DeclaredNode, Input, Output
 from .nodes import NODES  # pyright: ignore[reportMissingImports]
 
-# What our networks' maps take at most beside weights and pictures, bytes
-# (``benchmarks/picture_memory.py``): else tiles would get smaller for other models' sake.
-WORKING = 2 << 30
-
 if TYPE_CHECKING:
     import torch
     from PIL import Image
@@ -37,6 +33,9 @@ if TYPE_CHECKING:
     from .checkpoint import Model, Running
 
 FOLDER = "gan"
+# What our networks' maps take at most beside weights and pictures, bytes
+# (``benchmarks/picture_memory.py``): else tiles would get smaller for other models' sake.
+WORKING = 2 << 30
 # Our type names -> ComfyUI's classes; all other types are links of our own.
 IO: dict[str, Any] = {
     "INT": io.Int,

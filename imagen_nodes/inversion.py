@@ -166,6 +166,8 @@ def _reduced(picture: Tensor, seen: Tensor, size: tuple[int, int]) -> tuple[Tens
     whole = picture.shape[1], picture.shape[2]
     if whole == size:
         return picture, seen
+    if seen.amin() == 1:
+        return images.resized(picture, size, "bicubic"), torch.ones(1, *size, 1)
     # Kernels without negative values, so that a share is one.
     known, share = (images.resized(x, size, "bilinear") for x in (picture * seen, seen))
     around, of = (images.resized(x, whole, "bilinear") for x in (known, share))

@@ -133,11 +133,11 @@ def test_a_wrong_call_is_exit_code_2(call, text, capsys):
 def test_paths_that_cannot_be_looked_at(call, json_too, monkeypatch, capsys):
     """Too long a name; no permission, which root always has."""
 
-    def refuse(path):
+    def refuse(*arguments):
         raise PermissionError(13, "Permission denied", "a.png")
 
     if call == ["run", "a"]:
-        monkeypatch.setattr("imagen_nodes.runner.Runner.check", lambda *arguments: refuse("a"))
+        monkeypatch.setattr("imagen_nodes.runner.Runner.check", refuse)
     assert main([*call, *json_too]) == (2 if call[1].startswith("{") else 1)
     captured = capsys.readouterr()
     said = json.loads(captured.out)["message"] if "--json" in json_too else captured.err

@@ -14,6 +14,7 @@ from imagen_nodes.graph.sockets import Anything, ImageList, Ui
 from imagen_nodes.graph.validate import validate
 
 calls: list[str] = []
+files: dict[str, int] = {}
 
 
 class Number(NamedTuple):
@@ -68,6 +69,24 @@ class Word(Node):
         return Text(self.value)
 
 
+class Watched(Node):
+    """What a name stands for."""
+
+    id = "Watched"
+    title = category = "Watched"
+    name: str
+
+    @classmethod
+    def fingerprint(cls, host: Any, values: Any) -> Any:
+        if values.get("name") == "broken":
+            raise PermissionError(13, "Permission denied", "broken")
+        return files[values["name"]] if "name" in values else math.nan
+
+    def run(self, host: Any) -> Number:
+        calls.append(f"watched {self.name}")
+        return Number(files[self.name])
+
+
 class Several(Node):
     """A list of 1 to n."""
 
@@ -115,7 +134,7 @@ class Show(Node):
         return Shown({"text": [str(self.value)]})
 
 
-TYPES = registry((One, Add, Several, Total, Fail, Show))
+TYPES = registry((One, Add, Word, Watched, Several, Total, Fail, Show))
 
 
 class Host:
@@ -199,31 +218,9 @@ def test_values_given_from_python_are_told_apart_by_their_content():
         assert shown(object())[1]
 
 
-class Watched(Node):
-    """What a name stands for."""
-
-    id = "Watched"
-    title = category = "Watched"
-    name: str
-
-    @classmethod
-    def fingerprint(cls, host: Any, values: Any) -> Any:
-        if values.get("name") == "broken":
-            raise PermissionError(13, "Permission denied", "broken")
-        return files[values["name"]] if "name" in values else math.nan
-
-    def run(self, host: Any) -> Number:
-        calls.append(f"watched {self.name}")
-        return Number(files[self.name])
-
-
-files: dict[str, int] = {}
-
-
 def test_what_a_node_depends_on_besides():
     """By a link it is not known before it runs: it always does. Where it cannot be looked at, that
     is the node's failure."""
-    TYPES["Watched"] = registry((Watched,))["Watched"]
     cache = Cache()
     files["a"] = 1
     direct = {"1": {"class_type": "Watched", "inputs": {"name": "a"}}, "2": show("1")}
@@ -237,7 +234,6 @@ def test_what_a_node_depends_on_besides():
         "1": {"class_type": "Watched", "inputs": {"name": ["0", 0]}},
         "2": show("1"),
     }
-    TYPES["Word"] = registry((Word,))["Word"]
     run(linked, cache)
     files["a"] = 3
     assert run(linked, cache)["1"]["number"] == 3

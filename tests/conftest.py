@@ -5,6 +5,7 @@ import sys
 import types
 
 import pytest
+import torch
 
 from imagen_nodes.runner import Runner
 
@@ -63,3 +64,21 @@ def persistence(monkeypatch):
     module._reconstruct_persistent_obj = _reconstruct_persistent_obj
     monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
     monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
+
+
+@pytest.fixture
+def one_thread():
+    """Sums are the same in every process, and tests beside each other do not fight."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def pictures(place):
+    """A folder ``pictures`` of the one to work in: 20 of 16 px in two classes."""
+    from .small_runs import write_pictures
+
+    write_pictures(place / "pictures", 20)
+    return place / "pictures"

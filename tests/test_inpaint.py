@@ -276,6 +276,8 @@ def test_a_run_from_the_command_line_to_the_evaluation(pictures, capsys) -> None
     for option in (["--noise", "5"], ["--jpeg", "5"], ["--ensemble"]):
         assert main(["evaluate", str(weights), "--data", "pictures", *option]) == 2
         assert f"{option[0]} is for networks that restore or enlarge" in capsys.readouterr().err
+    assert main(["evaluate", str(weights), "--data", "pictures", "--reference", "5"]) == 2
+    assert "--reference is for networks that generate images, or" in capsys.readouterr().err
 
 
 def test_the_evaluator_runs_what_the_node_runs() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,7 @@ CPU = torch.device("cpu")
 PROGAN = {"resolution": 16, "width_base": 64, "width_max": 8}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def stream(count: int = 20, side: int = 16, **options: Any) -> Stream:

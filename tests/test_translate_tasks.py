@@ -438,6 +438,8 @@ def test_evaluate_pairs(place, weights, capsys):
         (["--ensemble"], "--ensemble is for networks that restore or enlarge"),
         (["--noise", "0"], "--noise is for networks that restore or enlarge"),
         (["--neighbours", "n.png"], "--neighbours is for networks that generate images"),
+        (["--samples", "9"], "--samples is for networks that generate images"),
+        (["--cache", "c"], "--cache is for networks that generate images, or translate them to"),
     ):
         assert main(["evaluate", "small.safetensors", "--data", "some", *option]) == 2
         assert what in capsys.readouterr().err

@@ -33,6 +33,8 @@ DegradationOf = Callable[["Model", float | None, int | None, bool], "Degrade"]
 
 # Kinds of tasks that learn translation from pictures that are no pairs.
 UNPAIRED = ("cut", "cyclegan")
+# Images to draw, where nothing is said.
+SAMPLES = 50_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,12 +97,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="restore or enlarge pictures in eight orientations, and take the mean",
     )
     parser.add_argument(
-        "--samples", type=int, default=50_000, metavar="N", help="images to draw (default: 50000)"
+        "--samples", type=int, metavar="N", help=f"images to draw (default: {SAMPLES})"
     )
     parser.add_argument(
         "--reference",
         type=int,
-        default=0,
         metavar="N",
         help="real pictures to compare with, drawn at random with seed 0 (default: all)",
     )
@@ -305,7 +306,7 @@ def _translation(
             done += count
             progress(min(done, total), total)
 
-        evaluator = Evaluator(mobilenet(device), target, args.reference, args.cache)
+        evaluator = Evaluator(mobilenet(device), target, args.reference or 0, args.cache)
         of = f", of {args.data.resolve().name}"
         found = [
             tuple(
@@ -381,7 +382,9 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("told", "unclipped"):
         if getattr(args, name) and args.noise is None:
             raise UsageError(f"--{name} is about the noise that --noise SIGMA adds; give that too")
-    if args.samples < FEWEST or args.reference < 0:
+    least = {"samples": FEWEST, "reference": 0}
+    given = {name: getattr(args, name) for name in least}
+    if any(count is not None and count < least[name] for name, count in given.items()):
         raise UsageError(f"--samples takes {FEWEST} or more, --reference 0 or more")
     if args.neighbours and args.neighbours.suffix.lower() != ".png":
         raise UsageError(f"--neighbours {args.neighbours}: takes the name of a .png file")
@@ -396,16 +399,23 @@ def _check_fits(args: argparse.Namespace, model: Model) -> None:
     pictures = model.architecture.pictures
     translates = pictures is not None and model.card.task == "translation"
     restores = pictures is not None and not pictures.masked and not translates
+    told = pictures is not None and pictures.noise_map
+    generates, of_sets = pictures is None, args.target is not None
     options = {
         "restore or enlarge pictures": (restores, ("noise", "jpeg", "ensemble")),
+        "are told how strong noise is": (told, ("told",)),
         "translate pictures": (translates, ("target", "input")),
-        "generate images": (pictures is None, ("inception", "neighbours")),
+        "generate images": (generates, ("inception", "neighbours", "samples")),
+        "generate images, or translate them to --target": (
+            generates or (translates and of_sets),
+            ("reference", "cache"),
+        ),
     }
     for what, (does, names) in options.items():
         for name in names:
             given = getattr(args, name)
             if given is not None and given is not False and not does:
-                raise UsageError(f"--{name} is for networks that {what}; {args.weights} does not")
+                raise UsageError(f"--{name} is for networks that {what}; {args.weights} is none")
     pairs = args.target is None and args.input is None
     if translates and pairs and model.card.task_recipe.get("kind") in UNPAIRED:
         raise UsageError(
@@ -438,18 +448,19 @@ def _measure(
     from .evaluator import Evaluator
 
     architecture: Any = model.architecture
+    samples = SAMPLES if args.samples is None else args.samples
     done = 0
     with progress_bar() as progress:
 
         def report(count: int) -> None:
             nonlocal done
             done += count
-            progress(done, len(evaluator.indices) + args.samples)
+            progress(done, len(evaluator.indices) + samples)
 
-        evaluator = Evaluator(space, data, args.reference, args.cache, report)
-        features = evaluator.features(architecture, model.network, args.samples)
+        evaluator = Evaluator(space, data, args.reference or 0, args.cache, report)
+        features = evaluator.features(architecture, model.network, samples)
     result.figures += evaluator.compare(features)
-    result.doubts += evaluator.doubts(args.samples)
+    result.doubts += evaluator.doubts(samples)
     if args.neighbours and result.neighbours is None:
         result.neighbours = neighbours.find(evaluator, features)
         sheet = neighbours.sheet(evaluator, model, result.neighbours)

@@ -40,6 +40,49 @@ def file_atomically(path: Path) -> Generator[Path]:
 
     Raises:
         StorageError: it cannot be written."""
+    with _put(path, lambda temporary: temporary.replace(path)) as temporary:
+        yield temporary
+
+
+def write_numbered(
+    path: Callable[[int], Path], number: int, content: Callable[[IO[bytes]], object]
+) -> int:
+    """Write ``content`` at ``path(number)``, as :func:`write_atomically` does, or under the first
+    higher number at whose path there is nothing; the number. Two processes that write into one
+    folder take different ones.
+
+    Raises:
+        StorageError: it cannot be written; nothing is left behind."""
+    while os.path.lexists(path(number)):  # before there is the work of writing it
+        number += 1
+
+    def put(temporary: Path) -> None:
+        nonlocal number
+        while not _linked(temporary, path(number)):
+            number += 1
+
+    with _put(path(number), put) as temporary, temporary.open("wb") as file:
+        content(file)
+    return number
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give the file ``temporary`` another name, unless there is something of that name."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError:  # there are file systems without a second name
+        if os.path.lexists(path):
+            return False
+        temporary.replace(path)
+    return True
+
+
+@contextmanager
+def _put(path: Path, put: Callable[[Path], object]) -> Generator[Path]:
+    """A file to write in the folder of ``path``, of which ``put`` makes what it is for once it is
+    whole; at last it is deleted."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +93,7 @@ def file_atomically(path: Path) -> Generator[Path]:
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        put(temporary)
     except OSError as error:
         raise StorageError.at(path, error) from error
     finally:

@@ -20,6 +20,8 @@ ABOUT_PICKLES = (
 )
 # The folder, within one of weights, of networks that measure: nodes neither list nor load them.
 METRICS = "metrics"
+# Characters of a name that is not there, at most: what is meant for another input may be long.
+LONGEST = 200
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -59,11 +61,16 @@ def annotated(folders: Mapping[str, Path], name: str, what: str, or_folder: bool
         if name.endswith(f"[{other}]"):
             name, kind = name[: -len(other) - 2].rstrip(), other
     folder = folders[kind]
-    path = inside(folder, name)
+    try:
+        path = inside(folder, name)
+        there = path is not None and (path.exists() if or_folder else path.is_file())
+    except (OSError, UnicodeError):  # no file can have this name
+        path, there = folder, False
     if path is None:
         raise UsageError(f"{name}: leaves the {kind} folder {folder}; {what} are read there only")
-    if not (path.exists() if or_folder else path.is_file()):
+    if not there:
         either = "folder or file" if or_folder else "file"
+        name = name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
         raise DataError(f"{name}: no such {either} of {what} in the {kind} folder {folder}")
     for link in filter(Path.is_symlink, path.rglob("*")):
         if not link.resolve().is_relative_to(folder.resolve()):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -51,11 +51,13 @@ def from_range(images: Tensor, value_range: tuple[float, float]) -> Tensor:
 
 
 def for_network(images: Tensor, channels: int) -> Tensor:
-    """IMAGE -> ``[b channels h w]`` in -1..1: grey is the mean of the colours, and where alpha is
-    wanted and there is none, it is 1."""
+    """IMAGE -> ``[b channels h w]`` in -1..1: grey is the mean of the colours, colours of grey are
+    all alike, and where alpha is wanted and there is none, it is 1."""
     x = to_range(images.movedim(3, 1), (-1.0, 1.0))
     if channels == 1:
         return x[:, :3].mean(1, keepdim=True)
+    if x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
     if channels == 4 and x.shape[1] == 3:
         return torch.cat([x, torch.ones_like(x[:, :1])], 1)
     return x[:, :channels]
@@ -164,12 +166,16 @@ def as_rgb(pixels: Tensor) -> Tensor:
     return pixels.expand(-1, -1, -1, 3)
 
 
-def to_pictures(images: Tensor) -> list[Image.Image]:
-    """IMAGE -> pictures. Values are truncated to 8 bits, as ComfyUI does, not rounded."""
-    pixels = np.clip(images.cpu().numpy() * 255.0, 0, 255).astype(np.uint8)
-    if pixels.shape[3] == 1:
-        pixels = pixels[..., 0]
-    return [Image.fromarray(pixel) for pixel in pixels]
+def to_pictures(images: Iterable[Tensor]) -> Iterator[Image.Image]:
+    """IMAGE, or its pictures, -> pictures, one after another. Values are truncated to 8 bits, as
+    ComfyUI does, not rounded."""
+    return map(to_picture, images)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """``[h w c]`` of an IMAGE: see :func:`to_pictures`."""
+    pixels = np.clip(image.cpu().numpy() * 255.0, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def grid(images: Tensor, columns: int = 0, gap: int = 0, fill: float = 0.0) -> Tensor:

@@ -54,7 +54,8 @@ def invert(
             pictures, or one each.
         steps: of Adam, at the learning ``rate``, which falls along half a cosine.
         perceptual: weight of LPIPS beside the mean squared error.
-        labels: the class of all pictures, where there are classes: see ``latents.classes_of``.
+        labels: classes of the pictures, in turns, where there are classes: see
+            ``latents.classes_of``.
         seed: of the random latents of which the best begins.
 
     Raises:
@@ -62,7 +63,7 @@ def invert(
         DataError: pictures and masks do not fit together, or hold NaN or infinity, or there is no
             such class, or memory does not suffice."""
     a = generator_of(model)
-    number = latents.classes_of(labels, model.card.class_names, a.classes)[0] if a.classes else None
+    numbers = latents.classes_of(labels, model.card.class_names, a.classes) if a.classes else []
     refuse_broken(host, image)
     targets, seen = _targets(host, a, image, mask)
     total = len(targets) * steps
@@ -75,12 +76,12 @@ def invert(
         for i in range(len(targets)):
             # Clones, since a tensor of a node is one that cannot be differentiated.
             target, weight = (x[i : i + 1].clone().to(device) for x in (targets, seen))
-            label = None if number is None else torch.tensor([number], device=device)
+            label = torch.tensor([numbers[i % len(numbers)]], device=device) if numbers else None
 
             def report(step: int, drawn: Tensor | None, i: int = i) -> None:
                 shown = None
                 if drawn is not None:
-                    shown = images.to_pictures(images.from_network(drawn))[0]
+                    shown = images.to_picture(images.from_network(drawn)[0])
                 host.progress(i * steps + step, total, shown)
 
             try:
@@ -93,19 +94,22 @@ def invert(
                 raise too_large(a) from error
             found.append(values.detach().float().cpu())
     values = torch.cat(found)
-    given = None if number is None else torch.full((len(values),), number)
-    return Latents(None, None, values) if a.styled else Latents(values, given)
+    if a.styled:
+        return Latents(None, None, values)
+    given = [numbers[i % len(numbers)] for i in range(len(values))] if numbers else None
+    return Latents(values, None if given is None else torch.tensor(given))
 
 
-def fill(image: Tensor, mask: Tensor, drawn: Tensor) -> Tensor:
+def fill(image: Tensor, mask: Tensor, drawn: Tensor, which: Tensor) -> Tensor:
     """IMAGE ``image``, with ``drawn``, resized to it, where ``mask`` is 1; other pixels are
-    untouched."""
+    untouched. ``which [b]``: the pictures that ``drawn`` is for, in their order."""
     size = (image.shape[1], image.shape[2])
     weights = images.fitted_mask(mask, len(image), size)[..., None]
     result = image.float().cpu()
     drawn = drawn[..., :3]
     result = result.expand(-1, -1, -1, max(result.shape[3], drawn.shape[3])).clone()
-    for picture, made, weight in zip(result[..., :3], drawn.split(1), weights, strict=True):
+    for i, made in zip(which.nonzero().flatten().tolist(), drawn.split(1), strict=True):
+        picture, weight = result[i, ..., :3], weights[i]
         large = images.resized(made, size, "bicubic")[0]
         picture.copy_(torch.where(weight > 0, torch.lerp(picture, large, weight), picture))
     return result

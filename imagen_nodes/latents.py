@@ -16,7 +16,7 @@ from pydantic import Base64Bytes, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from .errors import DataError
-from .files import PNG, png_texts, write_atomically
+from .files import PNG, png_texts
 from .graph.host import Host
 
 # What marks a file of latents.
@@ -190,18 +190,10 @@ def pick(latents: Latents, number: int) -> Latents:
     return latents.part(slice(number - 1, number))
 
 
-def save(path: Path, latents: Latents) -> None:
-    """Write latents as a safetensors file, whole or not at all.
-
-    Raises:
-        StorageError: it cannot be written."""
-    write_atomically(path, _to_bytes(latents))
-
-
 def carry(host: Host, latents: Latents) -> None:
     """Let pictures that are saved later in this run carry them, unless they are too large for
     that."""
-    content = _packed(_to_bytes(latents))
+    content = _packed(to_bytes(latents))
     if content is not None:
         host.carry(FILE_KEY, base64.b64encode(content).decode())
 
@@ -219,7 +211,8 @@ def _packed(content: bytes) -> bytes | None:
     return bytes(found) if len(found) <= CARRIED_BYTES else None
 
 
-def _to_bytes(latents: Latents) -> bytes:
+def to_bytes(latents: Latents) -> bytes:
+    """A safetensors file of latents."""
     from safetensors.torch import save as to_bytes
 
     tensors = {"w" if latents.z is None else "z": latents.values.contiguous()}

@@ -15,6 +15,7 @@ from .generation import PIXELS
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import DiscriminatorArchitecture
+from .super_resolution import refuse_broken
 
 # Pictures are judged this many at a time, or fewer of large ones, and always as many: what compares
 # the pictures of a batch must see as many as in training, or nearly.
@@ -53,16 +54,18 @@ def scores(
 
     Raises:
         CheckpointError: ``model`` judges no images.
-        DataError: the batch holds no picture, a picture NaN or infinity, or there is no such
-            class, or not a latent each."""
+        DataError: the batch holds no picture, a picture NaN or infinity or other channels than
+            pictures have, or there is no such class, or not a latent each."""
     # Its fields, or its properties.
     a: Any = discriminator_of(model)
-    if not len(image):
-        raise DataError("the batch holds no picture")
-    if not torch.isfinite(image).all():
-        raise DataError("a picture holds NaN or infinity. Look at the node that made it")
+    refuse_broken(host, image)
     size = getattr(a, "size", (a.resolution, a.resolution))
-    x = images.for_network(images.resized(image.float().cpu(), size, "bicubic"), a.channels)
+    small: list[Tensor] = []
+    for picture in image.split(1):
+        host.progress(0, len(image))
+        resized = images.resized(picture.float().cpu(), size, "bicubic")
+        small.append(images.for_network(resized, a.channels))
+    x = torch.cat(small)
     labels = _labels(model, a.classes, len(x), label, latent) if a.classes else None
     parts: list[Tensor] = []
     with host.running(model) as running, torch.inference_mode():

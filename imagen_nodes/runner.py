@@ -93,6 +93,7 @@ class Runner:
         # Values given from Python may be no JSON: name them in saved pictures.
         text = json.dumps(checked.prompt, default=lambda value: f"<{type(value).__name__}>")
         self.host.metadata = {"prompt": json.loads(text)}
+        self.host.sweep_previews()
         return execute(checked, self.types, self.host, self._cache, self.listen)
 
 
@@ -119,8 +120,8 @@ def load(source: str | Path | Prompt) -> Prompt:
     if isinstance(source, Mapping):
         return workflow.parse(copy(source))
     path = Path(source)
-    example = shipped("examples/workflows") / path.with_suffix(".json").name
-    with suppress(OSError):  # of a name that no file can have, which reading it says
+    with suppress(OSError, ValueError):  # of a name that no file can have, which reading it says
+        example = shipped("examples/workflows") / path.with_suffix(".json").name
         if not path.exists() and example.exists() and path in _spellings(example):
             path = example
     return workflow.read(path)

@@ -10,6 +10,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A finite number above 0."""
 
 
+# In place of pydantic's words.
+WHOLE = 'takes fields in braces, such as {"kind": ...}'
+
+
 class Spec(BaseModel):
     """A frozen declaration. Unknown fields are errors; attribute docstrings are descriptions."""
 
@@ -51,7 +55,8 @@ def problems(error: ValidationError, value: object = None) -> str:
     for item in error.errors(include_url=False):
         where = ".".join(_place(item["loc"], value)) or "value"
         found = "" if item["type"] == "missing" else f" (got {short(item['input'])})"
-        lines.append(f"{where}: {item['msg']}{found}")
+        text = WHOLE if item["type"] in ("model_type", "model_attributes_type") else item["msg"]
+        lines.append(f"{where}: {text}{found}")
     return "\n".join(lines)
 
 

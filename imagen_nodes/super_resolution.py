@@ -201,7 +201,7 @@ def run(
 def _pictures(model: Model) -> Pictures:
     pictures, task = model.architecture.pictures, model.card.task
     if pictures is None or pictures.channels not in (1, 3):
-        needs = "does not enlarge RGB pictures"
+        needs = "takes no pictures of one channel or three"
     elif pictures.masked:
         needs = "needs a mask"
     elif task == "translation" or pictures.outputs != pictures.channels:

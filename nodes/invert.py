@@ -32,17 +32,17 @@ class Search(Node):
     perceptual: Annotated[float, Field(ge=0, le=100), Widget(step=0.1)] = 1.0
     """Weight of how alike they look (LPIPS), beside equal pixels."""
     label: str = "0"
-    """Name or number of the class, where the generator has classes."""
+    """Names or numbers of the classes, in turns, where the generator has classes."""
     seed: Seed = 0
     """Of the random latents of which the best begins."""
 
-    def found(self, host: Host, mask: Mask | None) -> Inverted:
+    def found(self, host: Host, image: Image, mask: Mask | None) -> Inverted:
         from imagen_nodes import generation, inversion
 
         latent = inversion.invert(
             host,
             self.model,
-            self.image,
+            image,
             mask,
             self.steps,
             self.rate,
@@ -69,7 +69,7 @@ class Invert(Search):
     """What not to look at (1), so that the generator makes it up; nothing: look at all of it."""
 
     def run(self, host: Host) -> Inverted:
-        return self.found(host, self.mask)
+        return self.found(host, self.image, self.mask)
 
 
 class InpaintByInversion(Search):
@@ -88,8 +88,18 @@ class InpaintByInversion(Search):
     another than theirs, and that is said in the log."""
 
     def run(self, host: Host) -> Filled:
-        from imagen_nodes import inversion
+        from imagen_nodes import generation, images, inversion
+        from imagen_nodes.super_resolution import refuse_broken
 
-        if not self.mask.any():
+        generation.generator_of(self.model)
+        refuse_broken(host, self.image)
+        count, height, width, _ = self.image.shape
+        masks = images.fitted_mask(self.mask, count, (height, width))
+        holes = masks.flatten(1).any(1)
+        if not holes.any():
             return Filled(self.image)
-        return Filled(inversion.fill(self.image, self.mask, self.found(host, self.mask).image))
+        image, mask = self.image, masks
+        if not holes.all():  # a search takes long
+            image, mask = image[holes], masks[holes]
+        found = self.found(host, image, mask)
+        return Filled(inversion.fill(self.image, masks, found.image, holes))

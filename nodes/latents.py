@@ -120,11 +120,11 @@ class SaveLatents(Node):
 
     def run(self, host: Host) -> SavedLatents:
         from imagen_nodes import latents
-        from imagen_nodes.graph.builtin.files import next_number, target
+        from imagen_nodes.graph.builtin.files import target, write_next
 
         folder, subfolder, name = target(host.save_folder("output"), self.filename_prefix)
-        file = f"{name}_{next_number(folder, name):05}_.safetensors"
-        latents.save(folder / file, self.latent)
+        content = latents.to_bytes(self.latent)
+        file = write_next(folder, name, ".safetensors", lambda out: out.write(content))
         shown = {"filename": file, "subfolder": subfolder, "type": "output"}
         return SavedLatents(self.latent, {"latents": [shown]})
 

@@ -1,6 +1,7 @@
 """Expanding a labelled folder: the verb, the node, and what decides which pictures are kept."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -210,6 +211,22 @@ def test_generated_pictures_are_resized_to_the_datas_one_size_and_it_is_said(mod
     assert report.notes == ["the generated pictures are 32x32 px: resized to 48x48 px"]
     assert sizes(tmp_path / "out") == {(48, 48)}
     assert np.array_equal(pixels(tmp_path / "out/cat/real-000000.png"), real["cat"][0])
+
+
+def test_names_that_are_no_text(model, data, tmp_path):
+    """As old archives have them; and with what elsewhere ends a line."""
+    names = [os.fsdecode(b"caf\xe9.png"), "a\u2028b.png"]
+    for name, file in zip(names, sorted((data / "cat").iterdir()), strict=False):
+        file.rename(data / "cat" / name)
+    augment(model, data, tmp_path / "out")
+    sources = {line.get("source", "") for line in manifest.read(tmp_path / "out")[1]}
+    assert {f"cat/{name}" for name in names} < sources
+
+
+def test_it_is_heard_of_while_it_reads(model, data, tmp_path):
+    heard = []
+    augment(model, data, tmp_path / "out", listen=lambda event: heard.append(event["total"]))
+    assert heard[0] == 10, "pictures that are read"
 
 
 def test_a_size_of_ones_own(model, data, tmp_path):

@@ -104,6 +104,8 @@ def test_a_wrong_workflow_as_json_is_what_comfyui_answers(capsys):
     ("call", "text"),
     [
         (["run", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["run", ""], ".: cannot be read: Is a directory"),
+        (["check", "a\0b"], "cannot be read: embedded null"),
         (["run", "generate", "--weights", "nowhere"], "--weights nowhere: no such folder"),
         (["run", "generate", "--device", "abacus"], "device 'abacus' cannot be used here"),
         (["run", "generate", "--set", "Sample Noise.sed=1"], "no input 'sed'"),

@@ -434,6 +434,18 @@ def test_domains_take_turns_each_in_epochs_of_its_own() -> None:
     assert numbers_of(together(parts)) == numbers[6:12]
 
 
+def test_pictures_that_are_hardly_pairs_are_said(tmp_path: Path) -> None:
+    for folder, size in (("square", (20, 20)), ("pairs", (40, 20))):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            Image.new("RGB", size).save(tmp_path / folder / f"{i}.png")
+    said: list[str] = []
+    for folder in ("square", "pairs"):
+        open_data(tmp_path / folder, (16, 32), 3, said.append, panels=2)
+    assert len(said) == 1
+    assert "square: 3 of the first 3 pictures are hardly wider than high" in said[0]
+
+
 def test_each_domain_holds_out_its_share() -> None:
     stream = Stream(domains(200, 50), seed=0, flip=False, held_out=0.1, domains=2)
     assert stream.held_out(0, 8) is None, "of a set of fewer than 200 none is held out"

@@ -237,6 +237,22 @@ def test_an_examination_changes_nothing() -> None:
             assert torch.equal(value, watched.networks[name].state_dict()[key]), key
 
 
+def test_of_pictures_in_tiles_whole_ones_are_held_out() -> None:
+    images = np.arange(400, dtype=np.uint16).view(np.uint8).reshape(400, 1, 1, 2)
+    names = tuple(f"{i // 9}.png" for i in range(400))
+    data = Stream(Dataset("n", images, names=names), seed=0, flip=False, held_out=0.1)
+    kept, used = (set(x.tolist()) for x in (data._held_out[0], data._used[0]))
+    assert 32 <= len(kept) <= 40, "as many whole ones as 10% of the tiles hold"
+    assert kept | used == set(range(400))
+    assert not {i // 9 for i in kept} & {i // 9 for i in used}
+    apart = data.apart(10)
+    assert apart is not None
+    assert (apart.name, len(apart.images)) == ("n, held out", 10)
+    assert {int(x) for x in apart.images.view(np.uint16).flatten()} < kept
+    larger = Dataset("n", images, names=("one.png",) * 400)
+    assert Stream(larger, seed=0, flip=False, held_out=0.1).apart(10) is None
+
+
 def test_held_out_images_are_in_no_batch() -> None:
     images = np.arange(400, dtype=np.uint16).view(np.uint8).reshape(400, 1, 1, 2)
     data = Stream(Dataset("n", images), seed=0, flip=False, held_out=0.25)

@@ -415,6 +415,7 @@ def test_figures_are_printed_and_kept(place, capsys):
         (["none.safetensors", "--data", "real"], 1, "none.safetensors: no such file"),
         (["small.safetensors", "--data", "real", "--reference", "13"], 1, "it has 12"),
         (["small.safetensors", "--data", "real", "--samples", "3"], 2, "--samples takes 4"),
+        (["small.safetensors", "--data", "real", "--reference", "3"], 2, "--reference takes 4"),
         (["small.safetensors", "--data", "real", "--ensemble"], 2, "restore or enlarge pictures"),
         (["small.safetensors", "--data", "real", "--device", "moon"], 2, "moon"),
         (["small.safetensors", "--data", "real", "--neighbours", "a.gif"], 2, "a .png file"),

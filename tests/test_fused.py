@@ -20,6 +20,7 @@ from imagen_nodes.networks.fused import (
     FusedConv2d,
     FusedConvTranspose2d,
     FusedSequential,
+    OneSlopePReLU,
     convolve,
     leaky,
     padded,
@@ -222,6 +223,17 @@ def test_rectifiers_in_a_sequence(way):
         torch.testing.assert_close(FusedSequential(*layers)(noise(1, 3, 10, 12)), wanted)
         with half():
             is_close(FusedSequential(*layers)(noise(1, 3, 10, 12)), wanted)
+
+
+def test_slopes_that_are_equal_are_loaded_as_they_are():
+    """So that a training goes on exactly; the mean of equal values is often another one."""
+    module = OneSlopePReLU(24)
+    for value in torch.rand(50, generator=torch.Generator().manual_seed(0)):
+        given = value.expand(24).clone()
+        module.load_state_dict({"weight": given})
+        assert torch.equal(module.weight.detach(), given)
+    module.load_state_dict({"weight": torch.arange(24.0)})
+    assert torch.equal(module.weight.detach(), torch.full((24,), 11.5))
 
 
 NETWORKS = [

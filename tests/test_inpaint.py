@@ -230,6 +230,11 @@ def test_the_losses_that_it_names_are_computed(fields: dict[str, Any]) -> None:
         ({"discriminator": SMALL_D | {"channels": 3}}, "the image's and the mask's are 4"),
         ({"discriminator": SMALL_D | {"depth": 5}}, "this discriminator judges 96 px or more"),
         ({"loss": "wasserstein"}, "needs a penalty that this task does not have"),
+        (
+            dict.fromkeys(("hole_weight", "known_weight", "perceptual_weight"), 0)
+            | {"discriminator": None, "adversarial_weight": 0},
+            "there is nothing to learn",
+        ),
         ({"masks": {"share": [0.5, 0.1]}}, "the lesser comes first"),
         (
             {"discriminator": None, "adversarial_weight": 0, "feature_weight": 1},

@@ -220,11 +220,51 @@ def test_an_empty_mask_changes_nothing(model):
     assert node.run(HOST).image is image
 
 
+def test_pictures_without_a_hole_are_not_searched_for(model, monkeypatch):
+    from imagen_nodes.nodes.invert import InpaintByInversion
+
+    image, masks = torch.rand(3, 16, 16, 3), torch.zeros(3, 16, 16)
+    masks[1, 4:9, 4:9] = 1
+    searched, invert = [], inversion.invert
+
+    def counted(host, model, image, *options):
+        searched.append(image.clone())
+        return invert(host, model, image, *options)
+
+    monkeypatch.setattr(inversion, "invert", counted)
+    with torch.inference_mode():
+        found = InpaintByInversion(model=model, image=image, mask=masks, steps=2).run(HOST).image
+    assert torch.equal(searched[0], image[1:2])
+    changed = (found != image).any(3)
+    assert torch.equal(changed, masks > 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "text"),
+    [
+        (torch.zeros(2, 8, 8, 3), torch.zeros(3, 8, 8), "3 masks for 2 pictures"),
+        (torch.full((1, 8, 8, 3), float("nan")), torch.zeros(1, 8, 8), "holds NaN"),
+    ],
+)
+def test_an_empty_mask_excuses_nothing(model, image, mask, text):
+    from imagen_nodes.nodes.invert import InpaintByInversion
+
+    with pytest.raises(DataError, match=text):
+        InpaintByInversion(model=model, image=image, mask=mask).run(HOST)
+
+
+def test_classes_in_turns():
+    generator = model_of(DCGANGenerator(resolution=16, width=8, classes=3))
+    with torch.inference_mode():
+        found = inversion.invert(HOST, generator, torch.rand(3, 16, 16, 3), steps=1, labels="2,0")
+    assert found.labels.tolist() == [2, 0, 2]
+
+
 def test_fill_blends_and_keeps_alpha():
     image, painted = torch.rand(2, 8, 8, 4), torch.rand(2, 8, 8, 3)
     mask = torch.zeros(1, 8, 8)
     mask[0, 0, 0], mask[0, 0, 1] = 1, 0.25
-    found = inversion.fill(image, mask, painted)
+    found = inversion.fill(image, mask, painted, torch.ones(2, dtype=torch.bool))
     assert torch.equal(found[..., 3], image[..., 3])
     torch.testing.assert_close(found[:, 0, 0, :3], painted[:, 0, 0])
     wanted = image[:, 0, 1, :3] * 0.75 + painted[:, 0, 1] * 0.25

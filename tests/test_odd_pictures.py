@@ -77,6 +77,20 @@ def test_other_channels_are_refused(name, channels):
         run(name, torch.rand(1, 16, 16, channels))
 
 
+def test_masks_as_other_packs_give_them():
+    """Without an axis for the batch, with one for channels, and of truth values."""
+    fill = next(node for node in NODES if node.id == "ImagenInpaint")
+    image = torch.rand(1, 24, 20, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 24, 20)
+    mask[:, 5:9, 5:9] = 1
+    found = [
+        fill(model=load("inpaint"), image=image, mask=given).run(HOST).image
+        for given in (mask, mask[0], mask[:, None], mask > 0)
+    ]
+    assert not torch.equal(found[0], image)
+    assert all(torch.equal(other, found[0]) for other in found[1:])
+
+
 @pytest.mark.parametrize(("value", "text"), [
     (torch.zeros(1, 8, 8, 3, dtype=torch.uint8), "values as float32, 0..1 in pictures, got uint8"),
     (np.zeros((1, 8, 8, 3), np.float32), "a torch tensor of 4 axes, got ndarray"),

@@ -18,7 +18,15 @@ import torch
 from PIL import Image
 
 from imagen_nodes import decoding
-from imagen_nodes.errors import DataError, RunError, StorageError, UsageError, WorkflowError
+from imagen_nodes.errors import (
+    Cancelled,
+    DataError,
+    RunError,
+    StorageError,
+    UsageError,
+    WorkflowError,
+)
+from imagen_nodes.files import write_numbered
 from imagen_nodes.graph.builtin import BUILTIN
 from imagen_nodes.graph.builtin.files import saved
 from imagen_nodes.graph.local import LocalHost
@@ -124,12 +132,14 @@ def workflow(image="a.png", prefix="ComfyUI", kind="LoadImage"):
         ("../secret.png", "../secret.png: leaves the input folder"),
         ("link.png", "link.png: leaves the input folder"),
         ("/absolute.png", "/absolute.png: leaves the input folder"),
+        ("x" * 300 + ".png", "Invalid image file: x"),
+        ("\ud800", "Invalid image file: \ud800"),
     ],
 )
 def test_pictures_that_are_not_there(name, details, kind, runner, tmp_path):
     Image.new("L", (2, 2)).save(tmp_path / "secret.png")
     (tmp_path / "input" / "link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(WorkflowError, match=re.escape(name)) as raised:
+    with pytest.raises(WorkflowError, match=re.escape(name[:100])) as raised:
         runner.run(workflow(name, kind=kind))
     (error,) = raised.value.report["node_errors"]["1"]["errors"]
     assert error["type"] == "custom_validation_failed"
@@ -216,6 +226,85 @@ def test_no_picture_is_replaced(host, tmp_path):
     assert found == {
         "x 0_00001_.png": 51, "x 0_00002_.png": 153, "x 1_00002_.png": 51, "x 1_00003_.png": 153
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_two_who_save_at_once_take_different_numbers(hard_links, tmp_path, monkeypatch):
+    """Also where a file cannot have two names; the other one is whole before ours is."""
+    if not hard_links:
+        monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError(1, "no")))
+
+    def theirs(file):
+        (tmp_path / "x_1").write_bytes(b"theirs")
+        file.write(b"ours")
+
+    assert write_numbered(lambda number: tmp_path / f"x_{number}", 1, theirs) == 2
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert files == {"x_1": b"theirs", "x_2": b"ours"}
+
+
+def test_a_batch_is_saved_one_by_one(host, tmp_path):
+    heard = []
+
+    def listen(event):
+        heard.append((event["done"], event["total"]))
+        if event["done"] == 2:
+            raise Cancelled("stop")
+
+    host.listen = listen
+    with pytest.raises(Cancelled):
+        saved(torch.zeros(3, 4, 4, 3), "x", host, "output", 1)
+    assert heard == [(1, 3), (2, 3)]
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == [
+        "x_00001_.png",
+        "x_00002_.png",
+    ]
+
+
+@pytest.mark.parametrize("what", ["saved(x, 'x', host, 'temp', 1)", "resized(x, 8, 8, 'lanczos')"])
+def test_a_batch_is_not_copied(what, tmp_path, peak):
+    """Of 360 MiB, whose pictures take 6 each."""
+    code = f"""
+import torch
+from pathlib import Path
+from imagen_nodes.graph.builtin.files import saved
+from imagen_nodes.graph.builtin.pixels import resized
+from imagen_nodes.graph.local import LocalHost
+host = LocalHost(output=Path({str(tmp_path)!r}))
+def line(): return next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))
+x = torch.zeros(60, 540, 960, 3)
+before = int(line().split()[1])
+{what}
+print((int(line().split()[1]) - before) // 1024)"""
+    printed, _ = peak(code)
+    assert int(printed) < 100
+
+
+def test_previews_of_the_day_before_are_deleted(runner, tmp_path):
+    Image.new("L", (2, 2)).save(tmp_path / "input" / "a.png")
+    temp = tmp_path / "output" / "temp"
+    temp.mkdir(parents=True)
+    for name in ("ComfyUI_temp_abcde_00001_.png", "ComfyUI_temp_mine.png", "other.png"):
+        (temp / name).write_bytes(b"old")
+        os.utime(temp / name, (0, 0))
+    (temp / "ComfyUI_temp_fghij_00001_.png").write_bytes(b"new")
+    runner.run(workflow())
+    assert sorted(path.name for path in temp.iterdir()) == [
+        "ComfyUI_temp_fghij_00001_.png",
+        "ComfyUI_temp_mine.png",
+        "other.png",
+    ]
+
+
+def test_what_was_taken_away_is_written_again(runner, tmp_path):
+    Image.new("L", (2, 2)).save(tmp_path / "input" / "a.png")
+    (first,) = runner.run(workflow())["9"].files
+    first.unlink()
+    (again,) = runner.run(workflow())["9"].files
+    assert again.exists()
+    assert [event["cached"] for event in runner.events if event["event"] == "node"][-3:] == [
+        *(True, True, False),
+    ]
 
 
 def test_saved_pictures_carry_the_workflow(host, tmp_path):

@@ -99,6 +99,12 @@ def test_other_sizes_and_channels(channels: int) -> None:
     torch.testing.assert_close(ranking.scores(HOST, model, given), wanted)
 
 
+def test_grey_pictures_have_three_equal_colours() -> None:
+    model, grey = model_of(PLAIN), pictures(3, channels=1)
+    wanted = ranking.scores(HOST, model, grey.expand(-1, -1, -1, 3))
+    torch.testing.assert_close(ranking.scores(HOST, model, grey), wanted)
+
+
 def test_an_auxiliary_classifier_is_asked_too() -> None:
     """The score is the probability of real and of the class."""
     a = PLAIN.model_copy(update={"classes": 3, "conditioning": "auxiliary"})
@@ -149,7 +155,12 @@ def test_what_cannot_be_judged() -> None:
         "`imagen-nodes export RUN` writes that of a training, `imagen-nodes import FILE "
         "--network D` that of another program's file"
     )
-    for broken, text in ((pictures(0), "no picture"), (pictures(1) / 0 * 0, "NaN")):
+    wrong = (
+        (pictures(0), "no picture"),
+        (pictures(1) / 0 * 0, "NaN"),
+        (pictures(1, channels=5), "pictures of 5 channels; takes grey"),
+    )
+    for broken, text in wrong:
         with pytest.raises(DataError, match=text):
             ranking.best(HOST, model_of(PLAIN), broken)
 

@@ -26,11 +26,13 @@ from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.residual_unet import ResidualUNet
 from imagen_nodes.noise_level import JPEG_MARK, noise_level
 from imagen_nodes.training import degradation
-from imagen_nodes.training.data import Stream, open_data, opening
+from imagen_nodes.training.data import Dataset, Stream, open_data, opening
 from imagen_nodes.training.data.pictures import cut, starts, tiles_in
-from imagen_nodes.training.degradation import Noise, Photo, Shrink
+from imagen_nodes.training.degradation import Noise, Photo, Shrink, qualities
 from imagen_nodes.training.loop import beginning
+from imagen_nodes.training.measuring import Measuring
 from imagen_nodes.training.randomness import Numbers
+from imagen_nodes.training.recipe import Recipe
 from imagen_nodes.training.task import Batch, Moment
 from imagen_nodes.training.tasks.pictures import lpips, patches
 from imagen_nodes.training.tasks.restore import Restore
@@ -494,6 +496,7 @@ def test_patches_are_halved():
         ({"degradation": {"kind": "noise", "common": [30, 20]}}, "common: 30.0 to 20.0"),
         ({"generator": UNET | {"noise_map": True}}, "the degradation shrink knows nothing"),
         ({"generator": UNET | {"jpeg_mark": True}}, "jpeg_mark: is a value of the noise map"),
+        ({"pixel_weight": 0}, "there is nothing to learn"),
         ({"halved": 0.5, "patch": 32}, "windows of twice the patch, 64 px, of tiles of 32"),
     ],
 )
@@ -503,6 +506,26 @@ def test_what_does_not_fit_together(fields, text):
 
 
 # ------------------------------------------------------------------------ a training and its result
+
+
+def test_qualities_from_the_least_to_the_greatest():
+    for low, high in ((10, 12), (100, 100)):
+        found = qualities(numbers(), 3000, (low, high))
+        values, counts = found.unique(return_counts=True)
+        assert values.tolist() == list(range(low, high + 1))
+        assert counts.min() > 900
+
+
+@pytest.mark.parametrize(("share", "name", "samples"), [(0.1, "p, held out", 24), (0, "p", 100)])
+def test_measured_on_pictures_that_were_not_trained_on(share, name, samples):
+    recipe = Recipe(name="r", task=Restore.model_validate(SMALL), held_out=share)
+    images = np.random.default_rng(0).integers(0, 256, (240, 32, 32, 3), np.uint8)
+    names = tuple(f"{i // 6}.png" for i in range(240))
+    data = Stream(Dataset("p", images, names=names), seed=0, flip=False, held_out=share)
+    measure = Measuring(recipe, data, torch.device("cpu")).measure
+    with torch.inference_mode():
+        figure, *_ = measure(recipe.task.generator.build())
+    assert (figure.reference, figure.samples) == (f"tiles of {name}", samples)
 
 
 def begin(run, *options, **fields):
@@ -555,6 +578,7 @@ def test_a_denoiser_from_pictures_to_a_file(place, capsys, noise_map):
     evaluated = {
         words: evaluation(capsys, [path, "--data", "pictures", "--noise", "25", *words])
         for words in ((), ("--told",), ("--unclipped",), ("--told", "--unclipped"), ("--ensemble",))
+        if noise_map or "--told" not in words
     }
     for words, found in evaluated.items():
         figures = []
@@ -575,7 +599,11 @@ def test_a_denoiser_from_pictures_to_a_file(place, capsys, noise_map):
                 y = y.mul(255).round().div(255)
             figures.append(float(psnr_rgb(y * 2 - 1, x * 2 - 1, 0)))
         assert found == pytest.approx(np.mean(figures), abs=1e-3)
-    assert (evaluated["--told",] != evaluated[()]) == noise_map
+    if noise_map:
+        assert evaluated["--told",] != evaluated[()]
+    else:
+        assert main(["evaluate", path, "--data", "pictures", "--noise", "25", "--told"]) == 2
+        assert "--told is for networks that are told" in capsys.readouterr().err
     assert len({evaluated[()], evaluated["--unclipped",], evaluated["--ensemble",]}) == 3
 
 

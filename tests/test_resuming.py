@@ -147,7 +147,7 @@ def test_a_damaged_newest_state(
     newest.write_bytes(damage(newest.read_bytes()))
     assert train("--resume", "run") == 0
     output = capsys.readouterr().out
-    assert "warning: run/state-000000160.pt: cannot be read: " in output
+    assert "warning: run/state-000000160.pt: cannot be read: damaged or cut off (" in output
     assert "resuming run at 80 images, from run/state-000000080.pt" in output
     assert_same_run(whole, run)
 

@@ -18,6 +18,7 @@ from imagen_nodes.folders import METRICS, shipped
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.training import perceptual
 from imagen_nodes.training.randomness import Numbers
+from imagen_nodes.training.recipe import Recipe
 from imagen_nodes.training.task import Batch, Moment
 from imagen_nodes.training.tasks.style import Style, distances
 
@@ -184,6 +185,8 @@ def test_at_first_pictures_are_given_back(generator):
         same = networks["generator"].decode(networks["generator"].encode(images))
     (name,) = update.losses
     assert name == "identity"
+    recipe = Recipe(name="style", task=task, batch=8, compile="yes")  # of networks that do not grow
+    assert (task.settled, recipe.settled) == (4, 8), "profiles and probes begin with whole steps"
     assert value(update.losses[name]) == pytest.approx(value(F.mse_loss(same, images)), rel=1e-3)
     (update,) = task.losses(networks, batch, Moment(4, 4, numbers(), {}))
     assert set(update.losses) == {"content", "style"}
@@ -249,6 +252,7 @@ def test_patches():
             {"generator": {"kind": "adain", "widths": [64, 128, 256, 512]}},
             "generator.widths: .* can be imported, not trained",
         ),
+        ({"content_weight": 0, "style_weight": 0}, "there is nothing to learn"),
         ({"adversarial_weight": 1}, "without one adversarial_weight is 0"),
         ({"discriminator": JUDGE}, "with one it is more"),
         (

@@ -19,6 +19,7 @@ from imagen_nodes.networks.multi_scale import MultiScaleDiscriminator
 from imagen_nodes.networks.sngan import SNGANDiscriminator
 from imagen_nodes.training.data import Dataset, Stream
 from imagen_nodes.training.divergence import watch
+from imagen_nodes.training.fitting import fitting
 from imagen_nodes.training.growth import Growth, shown
 from imagen_nodes.training.loop import Loop
 from imagen_nodes.training.randomness import torch_random
@@ -169,6 +170,16 @@ def test_networks_and_average_grow_together() -> None:
     # The step that begins at 16 images still shows 4 px; at 24, 8 px are being faded in.
     assert sides == [4] * 3 + [8] * 6 + [16] * 5
     assert loop.recipe.settled == 96
+
+
+def test_what_fits_into_memory_is_tried_with_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(Loop, "step", lambda loop: tried.append(loop.nimg))
+    assert fitting(loop_of(grown())) == 2
+    later = loop_of(grown())
+    later.nimg = 160
+    assert fitting(later) == 2
+    assert tried == [96, 160]
 
 
 def test_a_growing_run_goes_on_exactly() -> None:

@@ -16,6 +16,8 @@ from imagen_nodes.errors import (
 from imagen_nodes.training import cli
 from imagen_nodes.training.presets import PRESETS
 from imagen_nodes.training.recipe import Recipe
+from imagen_nodes.training.run import Run
+from imagen_nodes.training.schedule import Schedule
 
 from .small_runs import begin, preset, train
 
@@ -27,6 +29,45 @@ def test_presets_name_themselves_and_survive_json(name: str) -> None:
     recipe = PRESETS[name]
     assert recipe.name == name
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_learning_rates_that_fall_to_the_end_do_so_in_any_length(place: Path) -> None:
+    rate = {"start": 0.002, "end": 0.001, "kimg": 0.12, "delay": 0.04}
+    own = {"start": 0.002, "end": 0.001, "kimg": 0.05}
+    fields = {"optimiser": {"lr": rate, "rates": {"discriminator": own}}}
+    for folder, words, lr in (
+        ("half", ["--kimg", "0.08"], {"kimg": 0.06, "delay": 0.02}),
+        ("set", ["--set", "kimg=0.08"], {"kimg": 0.06, "delay": 0.02}),
+        ("told", ["--kimg", "0.08", "--set", "optimiser.lr.kimg=0.1"], {"kimg": 0.1}),
+        ("same", [], {}),
+    ):
+        words = [preset(place, **fields), "--data", "pictures", "--run", folder, *words]
+        assert train(*words) == 0
+        optimiser = Run(place / folder).plan().recipe.optimiser
+        assert optimiser.lr == Schedule.model_validate(rate | lr)
+        assert optimiser.rates["discriminator"] == Schedule.model_validate(own)
+    assert train("--resume", "half", "--kimg", "0.16") == 0
+    assert Run(place / "half").plan().recipe.optimiser.lr.kimg == 0.06  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(".", []), ("pictures", ["--run", "pictures"]), ("pictures", ["--run", "pictures/a/b"])],
+)
+def test_runs_do_not_go_among_the_pictures(place: Path, data: str, words: list[str]) -> None:
+    before = sorted(place.rglob("*"))
+    with pytest.raises(TrainingError, match="would be taken for pictures of it"):
+        train("dcgan-cifar10", "--data", data, *words)
+    assert sorted(place.rglob("*")) == before
+
+
+def test_the_folder_that_one_is_in_has_a_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = preset(place)
+    monkeypatch.chdir(place / "pictures")
+    assert train(file, "--data", ".", "--run", "../run", "--kimg", "0.008") == 0
+    assert "data: 20 images of pictures, 2 classes" in capsys.readouterr().out
 
 
 def test_the_preset_of_the_issue() -> None:
@@ -48,11 +89,14 @@ def test_the_preset_of_the_issue() -> None:
         (["dcgan-cifar"], "dcgan-cifar: no such preset, and not a .json file. Did you mean dcgan-"),
         (["nothing.json"], "nothing.json: cannot be read: No such file"),
         (["bad.json"], "bad.json: not JSON"),
-        (["list.json"], "list.json: not a recipe:\nvalue: Input should be a valid dictionary"),
+        (["list.json"], "list.json: not a recipe:\nvalue: takes fields in braces"),
         (["dcgan-64", "--set", "batch"], "--set batch: expected FIELD=VALUE"),
         (["dcgan-64", "--set", "batches=3"], "no field 'batches'; there are name, task, kimg, "),
         (["dcgan-64", "--set", "task.generator.depth=3"], "no field 'depth'; there are resolution"),
-        (["dcgan-64", "--set", "batch.size=3"], "--set batch.size=3: batch has no fields"),
+        (
+            ["dcgan-64", "--set", "batch.size=3"],
+            "--set batch.size=3: batch is 64 and has no fields. Set it whole",
+        ),
         (["dcgan-64", "--set", "batch=1"], "dcgan-64, after batch=1:\nbatch: Input should be grea"),
         (["dcgan-64", "--set", "task.loss=huber"], "task.loss: Input should be 'bce', 'bce-sa"),
         (["dcgan-64", "--set", "task.generator.resolution=32"], "generator.resolution is 32, "),

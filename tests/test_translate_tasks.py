@@ -94,6 +94,8 @@ def test_patch_nce():
     assert float(found) == pytest.approx(np.mean(wanted), rel=1e-5)
     keys.requires_grad_()
     queries.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(patch_nce(queries, keys, 0.1), found), "in float32 there too"
     patch_nce(queries, keys, 0.1).backward()
     assert keys.grad is None
 

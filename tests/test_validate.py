@@ -135,6 +135,31 @@ def test_nonsense_in_the_place_of_a_link_or_constant(runner, value):
     assert "node 1 (EmptyImage)" in complaint(runner, prompt)
 
 
+@pytest.mark.parametrize("value", [["a.png"], ["1", 0], {"b": 1}, None])
+def test_a_picture_in_the_object_that_lists_travel_in(runner, value):
+    load = {"class_type": "LoadImage", "inputs": {"image": {"__value__": value}}}
+    text = complaint(runner, {"1": load, "2": save("1")})
+    assert "node 1 (LoadImage): input image: expected COMBO, found" in text
+
+
+def test_folders_are_listed_once_and_only_where_that_matters(runner, monkeypatch):
+    listed = []
+    monkeypatch.setattr(runner.host, "choices", lambda kind: listed.append(kind) or ["w"])
+    (runner.host.folders["input"] / "a.png").write_bytes(b"")
+    loads = {
+        str(i): {"class_type": "LoadImage", "inputs": {"image": "a.png"}} for i in range(10, 13)
+    }
+    weights = {
+        str(i): {"class_type": "ImagenLoadCheckpoint", "inputs": {"name": "w"}} for i in range(3)
+    }
+    shown = {
+        f"s{i}": {"class_type": "PreviewAny", "inputs": {"source": [i, 0]}}
+        for i in (*loads, *weights)
+    }
+    runner.check({**loads, **weights, **shown})
+    assert listed == ["weights"]
+
+
 @pytest.mark.parametrize("class_type", [None, 3, ["EmptyImage"], {}, ""])
 def test_nonsense_in_the_place_of_a_class(runner, class_type):
     assert "node 1" in complaint(runner, {"1": {"class_type": class_type}, "2": save("1")})

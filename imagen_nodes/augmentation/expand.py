@@ -34,6 +34,8 @@ from .transforms import altered
 
 # Generated pictures that are shown.
 SHOWN = 64
+# Pictures between two looks at whether somebody has cancelled.
+LOOK = 256
 
 Indices = NDArray[np.int64]
 Say = Callable[[str], object]
@@ -133,7 +135,7 @@ class _Work:
         self.drawing = Drawing(host, model, a, settings, discriminator)
         self.report = Report(out)
         self.size = self._size(data)
-        self.data = open_data(data, self.size, a.channels, say)
+        self.data = open_data(data, self.size, a.channels, say, host.progress)
         if self.data.labels is None:
             raise DataError(
                 f"{data}: its pictures have no classes. Put those of each class into a subfolder "
@@ -315,7 +317,9 @@ class _Work:
         to the nearest other one would be 0, and nothing near to it."""
         first: dict[bytes, int] = {}
         indices = np.flatnonzero(self.labels == label)
-        for index in indices.tolist():
+        for i, index in enumerate(indices.tolist()):
+            if i % LOOK == 0:
+                self.host.progress(i, len(indices))
             pixels = np.ascontiguousarray(self.data.images[index])
             first.setdefault(hashlib.blake2b(pixels.data, digest_size=16).digest(), index)
         if left := len(indices) - len(first):
@@ -360,7 +364,7 @@ class _Work:
 
     def _step(self, count: int, shown: Tensor | None = None) -> None:
         self.done += count
-        picture = None if shown is None else images.to_pictures(shown[:1])[0]
+        picture = None if shown is None else images.to_picture(shown[0])
         self.host.progress(self.done, self.steps, picture)
 
     def _note(self, text: str) -> None:

@@ -16,6 +16,8 @@ from .settings import Settings
 
 FILE = "manifest.jsonl"
 VERSION = 1
+# File names hold bytes, which are not text in every one: they are written as they are.
+ERRORS = "surrogateescape"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Manifest:
         Raises:
             StorageError: it cannot be written."""
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._path.open("a", encoding="utf-8", errors=ERRORS) as file:
                 file.writelines(self._lines)
         except OSError as error:
             raise StorageError.at(self._path, error) from error
@@ -84,7 +86,8 @@ class Manifest:
 
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The header and the lines of a folder's manifest."""
-    first, *lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
+    text = (folder / FILE).read_text(encoding="utf-8", errors=ERRORS)
+    first, *lines = text.split("\n")[:-1]  # a name may hold what is a line's end to others
     return json.loads(first), [json.loads(line) for line in lines]
 
 

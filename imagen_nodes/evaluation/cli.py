@@ -175,7 +175,8 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
         print(result.as_json())
     else:
         print(result)
-        print(*(f"warning: {doubt}" for doubt in result.doubts), sep="\n", file=sys.stderr)
+        for doubt in result.doubts:
+            print(f"warning: {doubt}", file=sys.stderr)
     if args.save:
         # What was found on other pictures, or on the same degraded otherwise, goes on to hold.
         found = {(figure.metric, figure.reference): figure for figure in result.figures}
@@ -382,10 +383,10 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("told", "unclipped"):
         if getattr(args, name) and args.noise is None:
             raise UsageError(f"--{name} is about the noise that --noise SIGMA adds; give that too")
-    least = {"samples": FEWEST, "reference": 0}
-    given = {name: getattr(args, name) for name in least}
-    if any(count is not None and count < least[name] for name, count in given.items()):
-        raise UsageError(f"--samples takes {FEWEST} or more, --reference 0 or more")
+    if args.samples is not None and args.samples < FEWEST:
+        raise UsageError(f"--samples takes {FEWEST} or more")
+    if args.reference and args.reference < FEWEST:
+        raise UsageError(f"--reference takes {FEWEST} or more, or 0: all")
     if args.neighbours and args.neighbours.suffix.lower() != ".png":
         raise UsageError(f"--neighbours {args.neighbours}: takes the name of a .png file")
 

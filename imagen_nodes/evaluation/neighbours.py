@@ -91,4 +91,4 @@ def sheet(evaluator: Evaluator, model: Model, neighbours: Neighbours) -> Image.I
         real = torch.from_numpy(np.asarray(evaluator.pictures.images[order]))
         rows.append(torch.cat([image[None], images.as_rgb(real)]))
     pixels = torch.cat(rows).float() / 255
-    return images.to_pictures(images.grid(pixels, columns=len(rows[0]), gap=2, fill=1.0))[0]
+    return images.to_picture(images.grid(pixels, columns=len(rows[0]), gap=2, fill=1.0)[0])

@@ -66,6 +66,9 @@ def execute(
         for node_id in checked.order:
             node = checked.prompt[node_id]
             found = cache.get(keys[node_id])
+            # Somebody may have taken away what it wrote.
+            if found is not None and not all(path.exists() for path in host.saved(found.ui)):
+                found = None
             about = {"node": node_id, "type": node["class_type"]}
             about["title"] = title(checked.prompt, node_id)
             listen({"event": "node", **about, "cached": found is not None})

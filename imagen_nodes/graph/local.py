@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import string
+import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Model, Running
 
+# A preview of ours, and how long it is kept, s.
+PREVIEW = re.compile(r"ComfyUI_temp_[a-z]{5}_\d{5,}_\.png")
+KEPT = 24 * 60 * 60
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
@@ -110,6 +115,13 @@ class LocalHost:
 
     def save_folder(self, kind: str) -> Path:
         return self.folders[kind]
+
+    def sweep_previews(self) -> None:
+        """Delete previews of more than a day ago, which ComfyUI does whenever it starts."""
+        for path in self.folders["temp"].glob("ComfyUI_temp_*.png"):
+            with suppress(OSError):  # somebody else's, or deleted meanwhile
+                if PREVIEW.fullmatch(path.name) and time.time() - path.stat().st_mtime > KEPT:
+                    path.unlink()
 
     def saved(self, ui: Mapping[str, Any]) -> tuple[Path, ...]:
         return tuple(

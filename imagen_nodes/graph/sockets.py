@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor  # pyright: ignore[reportMissingTypeStubs]
@@ -56,7 +56,7 @@ class Added:
 # Links from other packs, and Python, carry what they like: checked at the door.
 
 
-def _is_tensor(axes: int, bools: bool = False) -> AfterValidator:
+def _is_tensor(axes: int) -> AfterValidator:
     def check(value: Any) -> Any:
         import torch
 
@@ -65,12 +65,26 @@ def _is_tensor(axes: int, bools: bool = False) -> AfterValidator:
             raise ValueError(f"expected a torch tensor of {axes} axes, got {found}")
         if value.ndim != axes:
             raise ValueError(f"expected a tensor of {axes} axes, got {value.ndim}")
-        if not (value.is_floating_point() or (bools and value.dtype is torch.bool)):
+        if not value.is_floating_point():
             kind = str(value.dtype).removeprefix("torch.")
             raise ValueError(f"expected values as float32, 0..1 in pictures, got {kind}")
         return value
 
     return AfterValidator(check)
+
+
+def _as_masks(value: Any) -> Any:
+    """What other packs take for masks too: one without an axis for the batch, as ComfyUI's own
+    nodes gave them once, or with one for channels; and truth values."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.ndim == 2:
+        value = value[None]
+    elif value.ndim == 4 and value.shape[1] == 1:
+        value = value[:, 0]
+    return value.float() if value.dtype is torch.bool else value
 
 
 def _comes_from(source: str, attribute: str) -> AfterValidator:
@@ -109,7 +123,7 @@ if TYPE_CHECKING:
     Ui = dict[str, Any]
 else:
     Image = Annotated[Any, IMAGE, _is_tensor(4)]
-    Mask = Annotated[Any, MASK, _is_tensor(3, bools=True)]
+    Mask = Annotated[Any, MASK, BeforeValidator(_as_masks), _is_tensor(3)]
     Model = Annotated[Any, MODEL, _comes_from("Load Checkpoint", "architecture")]
     Latent = Annotated[Any, LATENT, _comes_from("Sample Noise", "with_labels")]
     Directions = Annotated[Any, DIRECTIONS, _is_tensor(2)]

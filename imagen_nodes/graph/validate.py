@@ -61,6 +61,8 @@ class _Pass:
     prompt: Prompt
     types: Mapping[str, NodeType]
     host: Host
+    offered: dict[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
+    """By kind: folders are read once."""
     problems: dict[str, list[Problem]] = field(default_factory=dict[str, list[Problem]])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -75,6 +77,20 @@ class _Pass:
     ) -> None:
         problem = Problem(node_id, type, message, details, extra_info, reading)
         self.problems.setdefault(node_id, []).append(problem)
+
+    def options(self, port: Input) -> Sequence[Any]:
+        """That a COMBO offers."""
+        if not port.kind:
+            return port.choices(self.host)
+        if port.kind not in self.offered:
+            self.offered[port.kind] = port.choices(self.host)
+        return self.offered[port.kind]
+
+    def about(self, port: Input, **more: Any) -> dict[str, Any]:
+        """What ComfyUI says of an input beside a problem. Only where there is one: folders may be
+        large."""
+        kind = self.options(port) if port.type == "COMBO" else port.type
+        return {"input_name": port.name, "input_config": (kind, dict(port.widget)), **more}
 
     def type_of(self, node_id: str) -> NodeType | None:
         class_type = self.prompt[node_id].get("class_type")
@@ -218,13 +234,11 @@ def _check_node(state: _Pass, node_id: str, *, is_end: bool) -> None:
 
 
 def _check_link(state: _Pass, node_id: str, port: Input, value: list[Any], *, is_end: bool) -> None:
-    declared = port.declaration(state.host)
-    about: dict[str, Any] = {"input_name": port.name, "input_config": declared}
     if len(value) != 2:
         message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
         reading = f"input {port.name}: expected a link [node id, slot] or a constant, found "
         reading += short(value)
-        about["received_value"] = value
+        about = state.about(port, received_value=value)
         state.add(node_id, "bad_linked_input", message, port.name, reading, about)
         return
     source, slot = value
@@ -236,15 +250,16 @@ def _check_link(state: _Pass, node_id: str, port: Input, value: list[Any], *, is
     except (LookupError, TypeError) as error:
         _add_dead_link(state, node_id, port, value, error, is_end=is_end)
         return
-    if not _compatible(received, declared[0]):
+    if not _compatible(received, port.type):
+        wanted = state.options(port) if port.type == "COMBO" else port.type
         state.add(
             node_id,
             "return_type_mismatch",
             "Return type mismatch between linked nodes",
-            f"{port.name}, received_type({received}) mismatch input_type({declared[0]})",
+            f"{port.name}, received_type({received}) mismatch input_type({wanted})",
             f"input {port.name} takes {port.type}, but output {slot} of node {source} "
             f"({title(state.prompt, source)}) is {received}",
-            {**about, "received_type": received, "linked_node": value},
+            state.about(port, received_type=received, linked_node=value),
         )
 
 
@@ -282,23 +297,23 @@ def _consumer(state: _Pass, node_id: str) -> tuple[str, list[Any]]:
     )
 
 
-def _compatible(received: str, wanted: Any) -> bool:
+def _compatible(received: str, wanted: str) -> bool:
     """Either is anything, or the comma-separated unions overlap; a list of options takes no link
     but anything's."""
-    if isinstance(wanted, list):
+    if wanted == "COMBO":
         return received == "*"
-    ours, theirs = ({part.strip() for part in str(t).split(",")} for t in (received, wanted))
+    ours, theirs = ({part.strip() for part in t.split(",")} for t in (received, wanted))
     return "*" in ours | theirs or bool(ours & theirs)
 
 
 def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input) -> None:
     inputs = state.prompt[node_id]["inputs"]
-    declared = port.declaration(state.host)
-    about: dict[str, Any] = {"input_name": port.name, "input_config": declared}
     value = _unwrapped(inputs[port.name])
     try:
         if port.type in COERCIONS:
             value = COERCIONS[port.type](value)
+        elif port.name in node_type.checked and not isinstance(value, (str, int, float)):
+            raise TypeError("not a name")
     except (TypeError, ValueError, OverflowError) as error:
         state.add(
             node_id,
@@ -306,30 +321,34 @@ def _check_constant(state: _Pass, node_id: str, node_type: NodeType, port: Input
             f"Failed to convert an input value to a {port.type} value",
             f"{port.name}, {value}, {error}",
             f"input {port.name}: expected {port.type}, found {short(value)}",
-            {**about, "received_value": value, "exception_message": str(error)},
+            state.about(port, received_value=value, exception_message=str(error)),
         )
         return
     inputs[port.name] = value
     if port.name in node_type.checked:
         return
-    about["received_value"] = value
+
+    def add(kind: str, message: str, reading: str) -> None:
+        about = state.about(port, received_value=value)
+        state.add(node_id, kind, message, port.name, reading, about)
+
     if port.is_link and isinstance(value, (str, int, float)):
         message = f"A constant where a link to {port.type} is needed"
         reading = f"input {port.name}: takes a link to an output of type {port.type}, found "
         reading += short(value)
-        state.add(node_id, "invalid_input_type", message, port.name, reading, about)
+        add("invalid_input_type", message, reading)
         return
     low, high = port.widget.get("min"), port.widget.get("max")
     if low is not None and value < low:
         message = f"Value {value} smaller than min of {low}"
         reading = f"input {port.name}: {value} is smaller than {low}"
-        state.add(node_id, "value_smaller_than_min", message, port.name, reading, about)
+        add("value_smaller_than_min", message, reading)
     elif high is not None and value > high:
         message = f"Value {value} bigger than max of {high}"
         reading = f"input {port.name}: {value} is bigger than {high}"
-        state.add(node_id, "value_bigger_than_max", message, port.name, reading, about)
-    elif port.type == "COMBO" and value not in (options := port.choices(state.host)):
-        shown = str(options)
+        add("value_bigger_than_max", message, reading)
+    elif port.type == "COMBO" and value not in (options := state.options(port)):
+        shown, about = str(options), state.about(port, received_value=value)
         if len(options) > LONGEST_LIST:
             shown, about["input_config"] = f"(list of length {len(options)})", None
         reading = f"input {port.name}: there is no {short(value)}. {_offer(value, options)}"

@@ -28,8 +28,9 @@ def read(path: Path) -> Prompt:
     """
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise WorkflowError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise WorkflowError(f"{path}: cannot be read: {reason}") from error
     text = _embedded(path) if content.startswith(PNG) else content
     try:
         value = json.loads(text)

@@ -108,7 +108,9 @@ class OneSlopePReLU(nn.PReLU):
         name = f"{prefix}weight"
         if name in state_dict:
             given = state_dict[name]
-            state_dict = {**state_dict, name: given.mean(0, keepdim=True).expand_as(given)}
+            # Of equal values the mean may be another one, by rounding.
+            if not torch.equal(given, given[:1].expand_as(given)):
+                state_dict = {**state_dict, name: given.mean(0, keepdim=True).expand_as(given)}
         lists = missing_keys, unexpected_keys, error_msgs
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..checkpoint import Card, Measurement, Training
-from ..images import grid, to_pictures
+from ..images import grid, to_picture
 from .run import Plan
 
 THUMBNAIL_SAMPLES = 16
@@ -45,7 +45,7 @@ def card(
             selection=selection,
         ),
         quality=quality,
-        thumbnail=thumbnail(to_pictures(grid(images[:THUMBNAIL_SAMPLES]))[0]),
+        thumbnail=thumbnail(to_picture(grid(images[:THUMBNAIL_SAMPLES])[0])),
     )
 
 

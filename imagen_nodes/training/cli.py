@@ -64,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a field of the recipe, such as optimiser.lr=0.0001; repeatable",
     )
     parser.add_argument(
-        "--kimg", type=float, metavar="N", help="length of the training: the same as --set kimg=N"
+        "--kimg",
+        type=float,
+        metavar="N",
+        help="length of the training, and of what learning rates do until its end: the same as "
+        "--set kimg=N",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: cuda if any)")
     parser.add_argument(
@@ -217,7 +221,8 @@ def _recipe_file(path: Path) -> Recipe:
 
 
 def _changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
-    """``recipe`` with what --set and --kimg say."""
+    """``recipe`` with what --set and --kimg say. In a new run learning rates that move over the
+    whole training, to its end, go on to do so, whatever its length becomes."""
     from .recipe import Recipe
 
     fields = recipe.model_dump(mode="json")
@@ -225,10 +230,28 @@ def _changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     for change in changes:
         _set(fields, change)
     try:
-        return Recipe.model_validate(fields)
+        changed = Recipe.model_validate(fields)
     except ValidationError as error:
         what = problems(error, fields)
         raise UsageError(f"{recipe.name}, after {' '.join(changes)}:\n{what}") from error
+    return changed if args.resume is not None else _stretched(changed, recipe)
+
+
+def _stretched(recipe: Recipe, before: Recipe) -> Recipe:
+    """``recipe``, whose length may have changed, with the schedules of learning rates that reached
+    to the end of ``before`` reaching to its own."""
+    from .schedule import Schedule
+
+    def stretched(rate: float | Schedule, was: float | Schedule | None) -> float | Schedule:
+        if not isinstance(rate, Schedule) or rate != was or rate.delay + rate.kimg != before.kimg:
+            return rate
+        longer = recipe.kimg / before.kimg
+        return rate.model_copy(update={"delay": rate.delay * longer, "kimg": rate.kimg * longer})
+
+    optimiser, old = recipe.optimiser, before.optimiser
+    rates = {name: stretched(rate, old.rates.get(name)) for name, rate in optimiser.rates.items()}
+    update = {"lr": stretched(optimiser.lr, old.lr), "rates": rates}
+    return recipe.model_copy(update={"optimiser": optimiser.model_copy(update=update)})
 
 
 def _set(fields: dict[str, Any], change: str) -> None:
@@ -240,7 +263,10 @@ def _set(fields: dict[str, Any], change: str) -> None:
     for part in parents:
         _known(fields, part, change)
         if not isinstance(fields[part], dict):
-            raise UsageError(f"--set {change}: {part} has no fields")
+            raise UsageError(
+                f"--set {change}: {part} is {json.dumps(fields[part])} and has no fields. Set it "
+                "whole, with its fields in braces: '{\"kind\": ...}'"
+            )
         fields = fields[part]
     _known(fields, last, change)
     try:

@@ -88,7 +88,7 @@ class Noise(Spec):
             sigma = torch.where(random.uniform(count) < 0.5, usual, sigma)
         sigma, blocks = sigma / 255, torch.zeros(count, dtype=torch.bool)
         noise = random.normal(count, *x.shape[1:])
-        which, quality = random.uniform(count), between(random, count, self.quality)
+        which, quality = random.uniform(count), qualities(random, count, self.quality)
         if self.grey:
             alike = random.uniform(count).view(-1, 1, 1, 1) < self.grey
             noise = torch.where(alike, noise[:, :1], noise)
@@ -115,7 +115,8 @@ class Photo(Spec):
     compressed; and at last brought to the small size.
 
     Source: Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
-    Synthetic Data", 2021, section 3, without its sinc filters; ranges of the released training."""
+    Synthetic Data", 2021, section 3, with round Gaussian kernels and Gaussian noise alone (no sinc
+    filters, no generalised kernels, no Poisson noise); ranges of the released training."""
 
     kind: Literal["photo"] = "photo"
     """Names this degradation in files."""
@@ -126,7 +127,7 @@ class Photo(Spec):
         x = _passed(x, random, (0.2, 1.5), (0.3, 1.2), (1, 25), (0, 0))
         (which,) = random.shared(1)
         x = resized(x, (h, w), FILTERS[int(which * len(FILTERS))]).clamp(0, 1)
-        return rounded(jpeg(x, between(random, len(x), (30, 95))))
+        return rounded(jpeg(x, qualities(random, len(x), (30, 95))))
 
 
 Degradation = Annotated[Shrink | Noise | Photo, Field(discriminator="kind")]
@@ -206,6 +207,12 @@ def between(random: Numbers, count: int, limits: tuple[float, float]) -> Tensor:
     return low + (high - low) * random.uniform(count)
 
 
+def qualities(random: Numbers, count: int, limits: tuple[int, int]) -> Tensor:
+    """``[count]`` whole numbers from the lower limit to the upper one, each as often."""
+    low, high = limits
+    return between(random, count, (low, high + 1)).floor().clamp(max=high)
+
+
 def blurred(images: Tensor, sigma: Tensor) -> Tensor:
     """``[b c h w]``, each image by a Gaussian of its own ``sigma [b]``, px; borders reflect."""
     b, c = images.shape[:2]
@@ -242,4 +249,4 @@ def _passed(
     noise = random.normal(count, x.shape[1], *size)
     noise = torch.where(grey.view(-1, 1, 1, 1), noise[:, :1], noise) * strength
     x = (x + noise.to(x.device)).clamp(0, 1)
-    return jpeg(x, between(random, count, quality)) if quality[1] else x
+    return jpeg(x, qualities(random, count, quality)) if quality[1] else x

@@ -28,7 +28,10 @@ def fitting(loop: Loop) -> int | None:
             torch.cuda.empty_cache()
         smaller = Recipe.model_validate({**dict(recipe), "accumulate": parts})
         try:
-            Loop(smaller, loop.data, loop.device, loop.dtype).step()
+            tried = Loop(smaller, loop.data, loop.device, loop.dtype)
+            # Not a first step, which may be a smaller one.
+            tried.nimg = max(loop.nimg, smaller.settled)
+            tried.step()
         except torch.OutOfMemoryError:
             continue
         return parts

@@ -2,7 +2,8 @@
 
 Everything random is drawn from (seed, nimg), so that state at any step is enough to go on exactly
 as if nothing had happened. A step's batch may be computed in parts, one after another or by several
-processes; gradients and values are the means over all of them.
+processes; gradients and values are the means over all of them, which are those of the whole batch,
+but for means over masked pixels.
 """
 
 from __future__ import annotations

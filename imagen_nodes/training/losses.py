@@ -124,7 +124,9 @@ def patch_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
 
     Source: Park et al., "Contrastive Learning for Unpaired Image-to-Image Translation" (CUT), 2020,
     equations 2 and 3."""
-    similar = queries @ keys.detach().transpose(1, 2) / temperature  # [b query key]
+    # In float32 also under autocast: a small temperature makes much of rounding.
+    with torch.autocast(queries.device.type, enabled=False):
+        similar = queries @ keys.detach().transpose(1, 2) / temperature  # [b query key]
     places = torch.arange(similar.shape[1], device=similar.device).expand(len(similar), -1)
     return F.cross_entropy(similar.flatten(0, 1), places.flatten())
 

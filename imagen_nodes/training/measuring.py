@@ -9,9 +9,10 @@ import torch
 
 from ..evaluation.records import is_higher_better
 from ..spec import Spec
-from .data import Dataset
+from .data import Stream
 from .recipe import Recipe
 from .task import Measure
+from .tasks.pictures import MEASURED
 
 
 class Metrics(Spec):
@@ -35,18 +36,20 @@ class Metrics(Spec):
 class Measuring:
     """Measures networks of a recipe against its data; the real images' features are kept."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, data: Stream, device: torch.device) -> None:
         self.recipe = recipe
-        self.dataset = dataset
+        self.data = data
         self.device = device
 
     @cached_property
     def measure(self) -> Measure | None:
         """Measures a network on the device, as its task has it; None: there are too few pictures.
         Real images are measured once."""
-        recipe = self.recipe
+        recipe, dataset = self.recipe, self.data.dataset
+        if recipe.task.measures_by_picture:
+            dataset = self.data.apart(MEASURED * recipe.task.wanted.domains) or dataset
         return recipe.task.measuring(
-            self.dataset, self.device, recipe.metric_samples, recipe.metric_reference
+            dataset, self.device, recipe.metric_samples, recipe.metric_reference
         )
 
 

@@ -75,8 +75,10 @@ class Recipe(Spec):
     """Images a step."""
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
     """Parts in which a process computes its batch, one after another, to need less memory. The
-    step is the same, but for what compares images: batch norm and minibatch standard deviation see
-    one part at a time."""
+    step is the same, but for what compares images, what moves with each pass and what is a mean
+    over masked pixels: batch norm and minibatch standard deviation see one part at a time, spectral
+    norm looks for the largest singular value once a part, and inpainting's losses are means of the
+    parts'."""
     optimiser: Adam = Adam()
     """The same for every network."""
     flip: bool = True
@@ -87,7 +89,8 @@ class Recipe(Spec):
     """Strength of random changes of brightness, saturation and contrast; 0: none."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     """Share of the images, at most 1,000, that are not trained on, to tell whether the
-    discriminator knows the others by heart; none of a set of fewer than 200."""
+    discriminator knows the others by heart, and to measure on what tasks of pictures make; none of
+    a set of fewer than 200, and of pictures in tiles whole ones."""
     ema_half_life: Number | tuple[Number, ...] = 50
     """Of the averaged generator, kimg; never longer than 5% of the images seen. Several: an average
     each, the first of which draws the samples."""
@@ -119,7 +122,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _compiled_networks_stay(self) -> Self:
-        if self.compile != "no" and self.task.settled:
+        if self.compile != "no" and self.task.grows:
             raise ValueError(
                 "compile: networks that grow would be compiled anew at every step; set it to no, "
                 "or leave out task.growth"

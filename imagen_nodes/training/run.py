@@ -20,6 +20,7 @@ any moment can go on from its last state.
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import time
@@ -220,6 +221,8 @@ class Run:
                 restore(torch.load(path, map_location="cpu", weights_only=True))
             except Exception as error:  # a damaged file makes torch raise anything
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                if not isinstance(error, OSError) or error.errno == errno.EINVAL:
+                    reason = f"damaged or cut off ({reason})"
                 failures.append(f"{path}: cannot be read: {reason}")
                 say(f"warning: {failures[-1]}")
             else:

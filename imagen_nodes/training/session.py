@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import Card, Measurement
 from ..errors import Cancelled, StorageError, TrainingError
-from ..images import grid, to_pictures
+from ..images import grid, to_picture
 from .card import card
 from .divergence import Divergence, watch
 from .fitting import fitting
@@ -46,7 +46,7 @@ class Session:
         self.loop = loop
         self.display = display
         self.watch = Watch(loop)
-        self.measuring = Measuring(plan.recipe, loop.data.dataset, loop.device)
+        self.measuring = Measuring(plan.recipe, loop.data, loop.device)
         self.end = max(1, round(plan.recipe.kimg * 1000))
         self._ticks: list[Tick] = []
         self._metrics: list[Metrics] = []
@@ -220,7 +220,7 @@ class Session:
         self._check_losses()
         networks, nimg, recipe = self.loop.snapshots(), self.loop.nimg, self.plan.recipe
         if samples:
-            picture = to_pictures(grid(self._images(networks[0])))[0]
+            picture = to_picture(grid(self._images(networks[0]))[0])
             self._written(lambda: self.run.write_samples(picture, nimg))
             self._written(lambda: events.samples(picture, nimg))
             if self._ticks:

@@ -22,7 +22,8 @@ from .recipe import Recipe
 from .run import Elsewhere, Plan, Run, new_run
 from .session import Session
 
-# What a resumed run may change: none of it has a part in what a step computes, rounding apart.
+# What a resumed run may change: none of it has a part in what a step computes, rounding apart, and
+# what ``accumulate`` is not exact for.
 CHANGEABLE = frozenset(
     {
         "accumulate",
@@ -58,13 +59,19 @@ def begin(
 
     Raises:
         DataError: the data cannot be used for ``recipe``.
-        TrainingError: there is a run in the folder.
+        TrainingError: there is a run in the folder, or it lies in the data.
         StorageError: the folder cannot be written.
     """
     if isinstance(run, Run) and run.started:
         raise TrainingError(
             f"{run.folder}: holds a run already. --resume {run.folder} goes on with it; or give "
             "another folder"
+        )
+    place = run.folder if isinstance(run, Run) else run
+    if data.is_dir() and place.resolve().is_relative_to(data.resolve()):
+        raise TrainingError(
+            f"{place}: lies in {data}, and what a run writes would be taken for pictures of it. "
+            "Give a folder elsewhere with --run"
         )
     _check_parts(recipe, processes)
     with processes.in_turn():

@@ -140,8 +140,20 @@ class Task(Spec):
 
     @property
     def settled(self) -> int:
-        """Images from which on every step is a whole one: before, networks may be growing."""
+        """Images from which on every step is a whole one: before, networks may be growing, or
+        losses be missing."""
         return 0
+
+    @property
+    def measures_by_picture(self) -> bool:
+        """Whether results are measured against the very pictures that they should be, or are made
+        of: then they are of pictures that were not trained on, where some are held out."""
+        return False
+
+    @property
+    def grows(self) -> bool:
+        """Whether networks change their form while they are trained."""
+        return False
 
     def pretrained(self, network: str) -> dict[str, Tensor]:
         """Tensors that the network of that name begins with in place of random ones: those of parts

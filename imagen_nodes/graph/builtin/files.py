@@ -7,15 +7,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from ...errors import DataError, StorageError, UsageError
-from ...files import write_atomically
+from ...files import write_numbered
 from ...folders import inside
 from ..host import Folders
 from ..node import Node, Refusal
@@ -23,7 +24,6 @@ from ..sockets import Choices, Image, Ui, Widget
 from .ports import ImageAndMask, OneMask
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
     from torch import Tensor
 
 # Source: the Exif standard; libwebp's effort for ComfyUI's words.
@@ -174,8 +174,7 @@ class SaveAnimatedWEBP(Node):
             raise ValueError("images: the batch is empty, there is nothing to save")
         prefix = _filled_in(self.filename_prefix, self.images)
         folder, subfolder, name = target(host.save_folder("output"), prefix)
-        file = f"{name}_{next_number(folder, name):05}_.webp"
-        first, *others = to_pictures(self.images)
+        first, *others = to_pictures(_one_by_one(self.images, host))
         exif = first.getexif()
         # ComfyUI's tags: the prompt in Model, what else there is from Make downwards.
         tag = EXIF_MAKE
@@ -201,7 +200,7 @@ class SaveAnimatedWEBP(Node):
                 method=WEBP_METHODS[self.method],
             )
 
-        write_atomically(folder / file, write)
+        file = write_next(folder, name, ".webp", write)
         shown = {"filename": file, "subfolder": subfolder, "type": "output"}
         return ImagesShown(self.images, {"images": [shown], "animated": (True,)})
 
@@ -215,21 +214,32 @@ def saved(
         UsageError: the prefix leaves the folder.
         StorageError: a file cannot be written; those before it are whole.
     """
+    from PIL.PngImagePlugin import PngInfo
+
     from ...images import to_pictures
 
     if not len(images):
         raise ValueError("images: the batch is empty, there is nothing to save")
     folder, subfolder, name = target(host.save_folder(kind), _filled_in(prefix, images))
-    first = next_number(folder, name)
+    number = next_number(folder, name)
+    texts = PngInfo()
+    for key, value in host.metadata.items():
+        texts.add_text(key, json.dumps(value))
     shown: list[dict[str, str]] = []
-    for i, picture in enumerate(to_pictures(images)):
+    for i, picture in enumerate(to_pictures(_one_by_one(images, host))):
         start = name.replace("%batch_num%", str(i))
-        # Taken by another start, or meanwhile; a name that no file can have is not (PTH110).
-        while os.path.exists(folder / (file := f"{start}_{first + i:05}_.png")):  # noqa: PTH110
-            first += 1
-        _write(folder / file, picture, host.metadata, compress_level)
+        write = partial(picture.save, format="PNG", pnginfo=texts, compress_level=compress_level)
+        file = write_next(folder, start, ".png", write, number)
+        number = _number(file, start) + 1
         shown.append({"filename": file, "subfolder": subfolder, "type": kind})
     return {"images": shown}
+
+
+def _one_by_one(images: Tensor, host: Folders) -> Iterator[Tensor]:
+    """The pictures of a batch, each of which is a step of the node's progress."""
+    for i, image in enumerate(images):
+        yield image
+        host.progress(i + 1, len(images))
 
 
 def _filled_in(prefix: str, images: Tensor) -> str:
@@ -286,6 +296,26 @@ def numbered_folder(root: Path, prefix: str) -> Generator[Path]:
         raise
 
 
+def write_next(
+    folder: Path,
+    name: str,
+    suffix: str,
+    content: Callable[[IO[bytes]], object],
+    number: int | None = None,
+) -> str:
+    """Write ``NAME_NUMBER_SUFFIX``, of ``number``, or the next one, or the first after it that
+    nobody else has taken meanwhile; its name.
+
+    Raises:
+        StorageError: it cannot be written."""
+
+    def file(number: int) -> str:
+        return f"{name}_{number:05}_{suffix}"
+
+    first = next_number(folder, name) if number is None else number
+    return file(write_numbered(lambda number: folder / file(number), first, content))
+
+
 def next_number(folder: Path, name: str) -> int:
     """One more than the highest number of the files ``NAME_NUMBER...``."""
     highest = 0
@@ -296,19 +326,11 @@ def next_number(folder: Path, name: str) -> int:
         raise StorageError(f"{folder}: cannot be read: {error.strerror}") from error
     for file in files:
         if os.path.normcase(file[:start]) == os.path.normcase(f"{name}_"):
-            number = file[start:].split(".")[0].split("_")[0]
-            highest = max(highest, int(number) if number.isdecimal() else 0)
+            highest = max(highest, _number(file, name))
     return highest + 1
 
 
-def _write(path: Path, picture: Picture, metadata: Mapping[str, Any], compress_level: int) -> None:
-    from PIL.PngImagePlugin import PngInfo
-
-    texts = PngInfo()
-    for key, value in metadata.items():
-        texts.add_text(key, json.dumps(value))
-
-    def write(file: IO[bytes]) -> None:
-        picture.save(file, "PNG", pnginfo=texts, compress_level=compress_level)
-
-    write_atomically(path, write)
+def _number(file: str, name: str) -> int:
+    """That follows ``NAME_``; 0 where there is none."""
+    number = file[len(name) + 1 :].split(".")[0].split("_")[0]
+    return int(number) if number.isdecimal() else 0

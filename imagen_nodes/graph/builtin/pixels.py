@@ -81,9 +81,11 @@ def resized(image: Tensor, width: int, height: int, method: str) -> Tensor:
         return scaled.movedim(1, 3)
     from PIL.Image import Resampling
 
-    small = [p.resize((width, height), Resampling.LANCZOS) for p in to_pictures(image)]
-    pixels = np.stack([np.asarray(picture, np.float32) / 255.0 for picture in small])
-    return torch.as_tensor(pixels).reshape(-1, height, width, image.shape[3]).to(image.device)
+    result = torch.empty(len(image), height, width, image.shape[3], device=image.device)
+    for picture, scaled in zip(to_pictures(image), result, strict=True):
+        small = picture.resize((width, height), Resampling.LANCZOS)
+        scaled.copy_(torch.from_numpy(np.array(small, np.float32) / 255.0).view_as(scaled))
+    return result
 
 
 def padded(image: Tensor, border: Border) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,13 +67,18 @@ def rows(found: Survey) -> list[tuple[str, str]]:
         ("duplicates", _groups(found.duplicates)),
         ("near duplicates", _groups(found.near_duplicates)),
         ("unreadable", _listed(found.unreadable)),
-        ("presets", ", ".join(found.presets[:LISTED]) or "none fits"),
+        ("presets", _presets(found.presets)),
     ]
     return table + [("note", note) for note in found.notes]
 
 
 def _range(values: Range) -> str:
     return f"{values.min:g} to {values.max:g}, median {values.median:g}"
+
+
+def _presets(names: Sequence[str]) -> str:
+    more = f", and {len(names) - LISTED} more (--json)" if len(names) > LISTED else ""
+    return (", ".join(names[:LISTED]) or "none fits") + more
 
 
 def _counts(counts: Mapping[str, int] | Mapping[int, int]) -> str:

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ from .source import Block, Picture, Source, in_order
 
 # Decoded pictures up to this, bytes, are kept in memory and not cached.
 SMALL = 1 << 26
+# Pictures whose shape is looked at, and how many times as wide as high a pair is at least, as most
+# have it.
+LOOKED, PAIR = 16, 1.3
 
 
 def open_data(
@@ -66,6 +70,8 @@ def open_data(
         source = recognise(container)
         for note in source.notes:
             say(f"{path}: {note}")
+        if panels > 1 and (doubt := _narrow(source)):
+            say(f"warning: {path}: {doubt}")
         decoder = Decoder(container, source, (*size, channels), progress, tiles, panels)
         return decoder.into_memory() if decoder.size <= SMALL else _cached(decoder, say)
     finally:
@@ -117,6 +123,19 @@ def _cached(decoder: Decoder, say: Say) -> Dataset:
     return decoder.into_memory()
 
 
+def _narrow(source: Source) -> str:
+    """What is odd about the first pictures, if they should be pairs; empty: nothing."""
+    first = [part for part in islice(source.parts(), LOOKED) if isinstance(part, Picture)]
+    sizes = [size for part in first if (size := header_size(part.read))]
+    narrow = sum(w < PAIR * h for h, w in sizes)
+    if narrow <= len(sizes) / 2:
+        return ""
+    return (
+        f"{narrow} of the first {len(sizes)} pictures are hardly wider than high. Each should hold "
+        "a pair, input and target side by side; of other pictures each half is taken for one"
+    )
+
+
 class Decoder:
     """Decodes a source's pictures in order, on all cores, a few at a time."""
 
@@ -134,7 +153,8 @@ class Decoder:
         self.shape = shape
         self.progress = progress
         self.tiles, self.panels = tiles, panels
-        self.name = container.path.name
+        path = container.path
+        self.name = path.resolve().name if path.name in ("", "..") else path.name
         self.most = self._tiles() if tiles else source.count
         """Images, at most."""
         self.size = self.most * math.prod(shape)

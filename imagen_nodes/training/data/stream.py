@@ -30,7 +30,8 @@ class Stream:
         crop: share of the sides that may be cut off, 0 (nothing) to below 1: a window of a random
             size, at least ``1 - crop``, at a random place, is enlarged to the whole.
         held_out: share of the images that are kept for :meth:`held_out`, at most 1,000 of them;
-            none of a set of fewer than 200.
+            none of a set of fewer than 200. Of a picture in tiles, which lie over each other, all
+            are kept, or none.
         colour: strength of random changes of brightness, saturation and contrast, 0 (nothing) to
             1.
         panels: pictures side by side in each image: each is mirrored by itself, and windows are
@@ -77,7 +78,11 @@ class Stream:
         if domains > 1:
             assert dataset.labels is not None
             kinds = [np.flatnonzero(dataset.labels == label) for label in range(domains)]
-        parts = [self._parted(kind, number, held_out) for number, kind in enumerate(kinds)]
+        names = np.array(dataset.names)
+        numbers = np.arange(len(dataset.images))
+        if len(names) == len(numbers):
+            numbers[1:] = np.cumsum(names[1:] != names[:-1])
+        parts = [self._parted(kind, numbers, i, held_out) for i, kind in enumerate(kinds)]
         # Of each domain: the images that are held out, those that are used, and their order in an
         # epoch.
         self._held_out = [kept for kept, _ in parts]
@@ -104,14 +109,28 @@ class Stream:
             indices[mine] = kept[places[mine] // domains % len(kept)]
         return self._batch(indices, nimg, slice(None))
 
+    def apart(self, most: int) -> Dataset | None:
+        """``most`` of the images that are held out, of each domain as many, from all over them;
+        None where none are held out."""
+        size = min(most // len(self._held_out), *map(len, self._held_out))
+        if not size:
+            return None
+        spread = [kept[np.linspace(0, len(kept) - 1, size, dtype=int)] for kept in self._held_out]
+        indices, data = np.sort(np.concatenate(spread)), self.dataset
+        labels = None if data.labels is None else data.labels[indices]
+        return Dataset(f"{data.name}, held out", data.images[indices], labels, data.class_names)
+
     def _parted(
-        self, indices: NDArray[np.int64], domain: int, share: float
+        self, indices: NDArray[np.int64], numbers: NDArray[np.int64], domain: int, share: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Those that are held out, and the rest; both sorted."""
-        total = len(indices)
+        """Those that are held out, and the rest; both sorted. ``numbers`` are those of the pictures
+        that images are of."""
+        total, numbers = len(indices), numbers[indices]
         kept = min(int(share * total), MOST_HELD_OUT) if total >= FEW else 0
-        order = numpy_random(self.seed, 0, domain, "held out").permutation(total)
-        return indices[np.sort(order[:kept])], indices[np.sort(order[kept:])]
+        pictures, counts = np.unique(numbers, return_counts=True)
+        order = numpy_random(self.seed, 0, domain, "held out").permutation(len(pictures))
+        apart = np.isin(numbers, pictures[order][np.cumsum(counts[order]) <= kept])
+        return indices[apart], indices[~apart]
 
     def _batch(self, indices: NDArray[np.int64], nimg: int, mine: slice) -> Batch:
         """The part ``mine`` of the images of ``indices``."""

@@ -219,6 +219,10 @@ class Generate(Task):
     def settled(self) -> int:
         return 0 if self.growth is None else self.growth.grown_at(self.generator.resolution)
 
+    @property
+    def grows(self) -> bool:
+        return self.growth is not None
+
     def prepare(self, networks: Iterable[nn.Module], nimg: int) -> None:
         if self.growth is not None:
             for network in networks:

@@ -55,7 +55,7 @@ class Inpaint(Task):
     patch: Annotated[int, Field(ge=32, le=4096)] = 128
     """Side of the window of a tile that a step sees, px, at a random place."""
     turn: bool = False
-    """Turn every other patch by 90 degrees."""
+    """Mirror every other patch along its diagonal, which with ``flip`` turns it, too."""
     hole_weight: Weight = 2.0
     """Of the mean absolute error where the mask is."""
     known_weight: Weight = 1.0
@@ -80,6 +80,12 @@ class Inpaint(Task):
             raise ValueError(
                 f"patch: {self.patch} px of tiles of {self.tile}; takes multiples of {step} px "
                 "(generator.unshuffle and levels), the patch at most as large as the tile"
+            )
+        weights = self.hole_weight, self.known_weight, self.perceptual_weight
+        if self.discriminator is None and not any(weights):
+            raise ValueError(
+                "hole_weight: without it, the other weights and a discriminator there is nothing "
+                "to learn"
             )
         if self.perceptual_weight and (self.generator.channels != 3 or self.patch < SMALLEST):
             raise ValueError(
@@ -120,6 +126,10 @@ class Inpaint(Task):
     @property
     def wanted(self) -> Wanted:
         return Wanted((self.tile, self.tile), self.generator.channels, tiles=True)
+
+    @property
+    def measures_by_picture(self) -> bool:
+        return True
 
     @property
     def purpose(self) -> str:

@@ -21,7 +21,7 @@ from ..task import Update
 from ..windows import windows
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""Of a loss; 0: it is not computed."""
+"""Of a loss; 0: it has no part in the training."""
 # Of SqueezeNet's features, the coarsest lie 16 px apart.
 SHIFT = 15
 # Rows of pictures in a preview.

@@ -63,7 +63,7 @@ class Restore(Task):
     patch: Annotated[int, Field(ge=16, le=4096)] = 128
     """Side of the window of a tile that a step sees, px, at a random place."""
     turn: bool = True
-    """Turn every other patch by 90 degrees."""
+    """Mirror every other patch along its diagonal, which with ``flip`` turns it, too."""
     grey: Probability = 0.0
     """Share of the patches that are made grey, as old photographs are."""
     tinted: Probability = 0.0
@@ -112,6 +112,11 @@ class Restore(Task):
                 "degradation: shrink, but the generator enlarges nothing; set degradation to "
                 'noise, or generator to one that does, as {"kind": "compact", "scale": 2}'
             )
+        if self.discriminator is None and not self.pixel_weight and not self.perceptual_weight:
+            raise ValueError(
+                "pixel_weight: without it, perceptual_weight and a discriminator there is nothing "
+                "to learn"
+            )
         if self.perceptual_weight and (self.generator.channels != 3 or self.patch < 32):
             raise ValueError("perceptual_weight: needs RGB and patches of 32 px or more")
         return self
@@ -150,6 +155,10 @@ class Restore(Task):
     @property
     def wanted(self) -> Wanted:
         return Wanted((self.tile, self.tile), self.generator.channels, tiles=True)
+
+    @property
+    def measures_by_picture(self) -> bool:
+        return True
 
     @property
     def purpose(self) -> str:

@@ -8,6 +8,7 @@ patches, here between results and style pictures).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -75,7 +76,8 @@ class Style(Task):
     """Thousands of images at first, of both kinds, that the network only learns to give back (mean
     squared difference): else it stays for long with one texture for all styles; 0: none."""
     content_weight: Weight = 1.0
-    """Of the distance of the result's features from those that were decoded (relu4_1)."""
+    """Of the distance of the result's features from the content's with the style's means and
+    deviations (VGG-19's relu4_1)."""
     style_weight: Weight = 5.0
     """Of the distance of the result's means and deviations from the style's."""
     style_layers: Annotated[int, Field(ge=1, le=5)] = 4
@@ -96,6 +98,12 @@ class Style(Task):
     def _sizes_fit(self) -> Self:
         if self.patch > self.size:
             raise ValueError(f"patch: {self.patch} px of pictures of {self.size}; at most as large")
+        weights = self.content_weight, self.style_weight, self.identity_weight
+        if self.discriminator is None and not any(weights):
+            raise ValueError(
+                "style_weight: without it, the other weights and a discriminator there is nothing "
+                "to learn"
+            )
         g = self.generator
         if isinstance(g, AdaIN) and g.widths != PRUNED[:4]:
             raise ValueError(
@@ -131,6 +139,10 @@ class Style(Task):
         return Wanted((self.size, self.size), 3, domains=2)
 
     @property
+    def measures_by_picture(self) -> bool:
+        return True
+
+    @property
     def purpose(self) -> str:
         return "style transfer"
 
@@ -146,6 +158,10 @@ class Style(Task):
     @property
     def value_range(self) -> tuple[float, float]:
         return 0.0, 1.0
+
+    @property
+    def settled(self) -> int:
+        return math.ceil(self.warmup_kimg * 1000)
 
     def pretrained(self, network: str) -> dict[str, Tensor]:
         """The encoder's, where it is VGG-19's."""

@@ -126,6 +126,10 @@ class Translate(Task):
         return Wanted((self.read, 2 * self.read), self.generator.channels, panels=2)
 
     @property
+    def measures_by_picture(self) -> bool:
+        return True
+
+    @property
     def purpose(self) -> str:
         return "translation"
 

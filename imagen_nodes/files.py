@@ -144,8 +144,11 @@ def refuse_taken(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Delete what processes that were killed while they wrote in ``folder`` left behind."""
-    for path in folder.rglob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+    for path in list(folder.rglob(f".*{PARTIAL}")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def png_texts(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -84,20 +85,31 @@ def latents_in(folders: Mapping[str, Path]) -> list[str]:
     return [*inputs, *(f"{name} [output]" for name in outputs)]
 
 
-def files(folders: Iterable[Path], suffixes: Iterable[str]) -> dict[str, Path]:
+def files(
+    folders: Iterable[Path], suffixes: Iterable[str], linked: bool = False
+) -> dict[str, Path]:
     """Every file with one of ``suffixes`` by its name within its folder, sorted; where folders hold
-    the same name, the earlier one counts."""
+    the same name, the earlier one counts. ``linked``: also those in folders that are links."""
     found: dict[str, Path] = {}
     for folder in folders:
-        for path in folder.rglob("*") if folder.is_dir() else ():
-            if path.suffix.lower() in suffixes and path.is_file():
-                found.setdefault(path.relative_to(folder).as_posix(), path)
+        seen: set[Path] = set()
+        for place, names, here in os.walk(folder, followlinks=linked):
+            if linked:
+                real = Path(place).resolve()
+                if real in seen:  # links may lead in a circle
+                    names.clear()
+                    continue
+                seen.add(real)
+            for path in (Path(place, name) for name in here):
+                if path.suffix.lower() in suffixes and path.is_file():
+                    found.setdefault(path.relative_to(folder).as_posix(), path)
     return dict(sorted(found.items()))
 
 
 def offered_weights(folders: Iterable[Path]) -> dict[str, Path]:
-    """The weights files that nodes can load, by name: all but those in :data:`METRICS`."""
-    found = files(folders, WEIGHTS)
+    """The weights files that nodes can load, by name: all but those in :data:`METRICS`. Folders of
+    other programs may be linked to, as in ComfyUI."""
+    found = files(folders, WEIGHTS, linked=True)
     return {name: path for name, path in found.items() if not name.startswith(f"{METRICS}/")}
 
 

@@ -143,9 +143,17 @@ def check(model: Model, latent: Latents) -> None:
         raise CheckpointError(
             f"{model.name} takes latents of length {wanted}, these have {found}: {again}"
         )
-    if architecture.classes and latent.labels is None:
+    if not architecture.classes:
+        return
+    if latent.labels is None:
         raise CheckpointError(
             f"{model.name} is conditional, these latents have no class labels: {again}"
+        )
+    wrong = latent.labels[(latent.labels < 0) | (latent.labels >= architecture.classes)]
+    if len(wrong):
+        raise CheckpointError(
+            f"{model.name} has {architecture.classes} classes, counted from 0, these latents are "
+            f"of class {int(wrong[0])}: {again}, or set them with Class Labels"
         )
 
 

@@ -137,22 +137,28 @@ def _slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
 
 def classes_of(text: str, names: tuple[str, ...], classes: int) -> list[int]:
     """The class numbers that ``text`` lists: names or numbers, ranges of numbers (``3-7``), with
-    commas between; ``all``.
+    commas between, which names may hold too; ``all``. What is both is taken for a name.
 
     Raises:
         DataError: one is not there; the message lists what there is."""
-    known = {name.lower(): number for number, name in enumerate(names)}
+    known = {", ".join(_parts(name)): number for number, name in enumerate(names)}
+    longest = max((name.count(",") + 1 for name in names), default=1)
     found: list[int] = []
-    for part in (part.strip() for part in text.split(",")):
-        if not part:
-            continue
+    parts = _parts(text)
+    while parts:
+        count = next((n for n in range(longest, 1, -1) if ", ".join(parts[:n]) in known), 1)
+        part = ", ".join(parts[:count])
+        del parts[:count]
         low, dash, high = (piece.strip() for piece in part.partition("-"))
-        if part.lower() == "all":
+        if part == "all":
             found += range(classes)
-        elif part.lower() in known:
-            found.append(known[part.lower()])
+        elif part in known:
+            found.append(known[part])
         elif low.isdecimal() and (not dash or high.isdecimal()):
-            found += range(int(low), int(high if dash else low) + 1)
+            first, last = int(low), int(high if dash else low)
+            # No more than one beyond, however many are asked for.
+            numbers = range(first, min(last, first + classes) + 1)
+            found += (known.get(str(number), number) for number in numbers)
         else:
             raise DataError(f"no class {part!r}. {_known(names, classes)}")
     beyond = [number for number in found if not 0 <= number < classes]
@@ -161,6 +167,11 @@ def classes_of(text: str, names: tuple[str, ...], classes: int) -> list[int]:
     if not found:
         raise DataError(f"no class given. {_known(names, classes)}")
     return found
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas, in small letters."""
+    return [part for part in map(str.strip, text.lower().split(",")) if part]
 
 
 def _known(names: tuple[str, ...], classes: int) -> str:

@@ -118,7 +118,7 @@ def _labels(model: Model, classes: int, count: int, label: str, latent: Latents 
     if latent is not None and latent.labels is not None:
         if latent.count != count:
             raise DataError(f"{latent.count} latents for {count} pictures: give one each")
-        wrong = latent.labels[latent.labels >= classes]
+        wrong = latent.labels[(latent.labels < 0) | (latent.labels >= classes)]
         if len(wrong):
             raise DataError(f"the latents are of class {wrong[0]}, {model.name} has {classes}")
         return latent.labels

@@ -59,5 +59,8 @@ class ImageGrid(Node):
 
     def run(self, host: Host) -> Images:
         from imagen_nodes import images
+        from imagen_nodes.errors import DataError
 
+        if not len(self.image):
+            raise DataError("the batch holds no picture")
         return Images(images.grid(self.image, self.columns, self.gap, self.background))

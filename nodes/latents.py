@@ -116,7 +116,8 @@ class SaveLatents(Node):
     latent: Latent
     """Latents to save, z or w, with their classes."""
     filename_prefix: str = "latents/imagen"
-    """Start of the file name, with subfolders if you like."""
+    """Start of the file name, with subfolders if you like. %year%, %month%, %day%, %hour%, %minute%
+    and %second% are filled in."""
 
     def run(self, host: Host) -> SavedLatents:
         from imagen_nodes import latents

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imagen_nodes.errors import DataError
-from imagen_nodes.training.data import containers, open_data
+from imagen_nodes.training.data import containers, open_data, opening
 from imagen_nodes.training.data.arrays import DIGITS, FASHION_CLASSES
 from imagen_nodes.training.data.containers import open_container
 from imagen_nodes.training.data.layouts import LAYOUTS, recognise
@@ -333,6 +334,15 @@ def test_shards_as_the_library_writes_them(tmp_path: Path, named: str) -> None:
     assert found.names == ("s-0.tar/k0.png", "s-0.tar/k1.png", "s-1.tar/k2.png")
 
 
+def test_dots_in_the_names_of_a_shards_pictures(tmp_path: Path) -> None:
+    """All that follows the first is what webdataset takes for the kind of file."""
+    pytest.importorskip("webdataset")
+    files = {"0.v1.png": PNGS[0], "0.cls": b"1", "1.png": PNGS[1], "1.cls": b"0"}
+    found = open_data(tarred(tmp_path / "s.tar", files), 16, 3)
+    np.testing.assert_array_equal(found.images, IMAGES[:2])
+    assert found.names == ("s.tar/0.v1.png", "s.tar/1.png")
+
+
 def test_a_shard_that_is_missing(tmp_path: Path) -> None:
     pytest.importorskip("webdataset")
     tarred(tmp_path / "s-0.tar", CASES["WebDataset"][0])
@@ -420,6 +430,61 @@ def test_a_tars_links_and_escapes_are_not_there(tmp_path: Path) -> None:
             info.type, info.linkname = kind, "../secret.png"
             archive.addfile(info)
     assert open_data(path, 16, 3).names == ("1.png", "6.png")
+
+
+def test_a_tar_that_ends_with_a_zip(tmp_path: Path) -> None:
+    zipped(tmp_path / "z.zip", {"other.png": PNGS[2]})
+    files = {"a.png": PNGS[0], "b.png": PNGS[1], "z.zip": (tmp_path / "z.zip").read_bytes()}
+    assert open_data(tarred(tmp_path / "set.tar", files), 16, 3).names == ("a.png", "b.png")
+
+
+def test_a_zip_with_names_as_windows_has_them(tmp_path: Path) -> None:
+    files = {"cat\\0.png": PNGS[0], "dog\\1.png": PNGS[1], "..\\2.png": PNGS[2]}
+    found = open_data(zipped(tmp_path / "set.zip", files), 16, 3)
+    assert found.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(found.images, IMAGES[:2])
+
+
+@pytest.mark.parametrize("case", ["xz", "time"])
+def test_odd_and_damaged_tars(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "set.tar"
+    if case == "time":
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+            info = tarfile.TarInfo("a.png")
+            info.size, info.pax_headers = len(PNGS[0]), {"mtime": "nan"}
+            archive.addfile(info, io.BytesIO(PNGS[0]))
+        assert open_data(path, 16, 3).names == ("a.png",)
+        return
+    tarred(path, {f"{i}.png": png(pixels(64, 64, 3, seed=i)) for i in range(20)}, "w:xz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 400] = bytes(400)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"set\.tar: a damaged tar file"):
+        open_data(path, 16, 3)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_names_that_are_no_text(
+    tmp_path: Path, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if cached:
+        monkeypatch.setattr(opening, "SMALL", 0)
+    name = os.fsdecode(b"caf\xe9")
+    files = {f"{name}/{name}.png": PNGS[0], "b/1.png": PNGS[1], f"b/{name}.jpg": b"none"}
+    found = open_data(folder(tmp_path / "set", files), 16, 3)
+    assert found.names == ("b/1.png", "caf\\xe9/caf\\xe9.png")
+    assert found.class_names == ("b", "caf\\xe9")
+    assert found.skipped[0].startswith("b/caf\\xe9.jpg: ")
+
+
+def test_values_of_which_nothing_says_what_white_is(tmp_path: Path) -> None:
+    path = tmp_path / "set"
+    folder(path, {"a.png": PNGS[0]})
+    Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)).save(path / "b.tif")
+    assert open_data(path, 16, 3).skipped == (
+        "b.tif: of floating-point values; save it with 8 or 16 bits",
+    )
 
 
 @pytest.mark.parametrize("write", [tarred, tar_gz])

@@ -149,12 +149,29 @@ def test_a_conditional_grey_generator(runner):
             "takes latents of length 100, these",
         ),
         (DCGANGenerator(width=8, classes=2), Latents(torch.zeros(1, 100)), "no class labels"),
+        (
+            DCGANGenerator(width=8, classes=2),
+            Latents(torch.zeros(2, 100), torch.tensor([1, 2])),
+            "has 2 classes, counted from 0, these latents are of class 2",
+        ),
+        (
+            DCGANGenerator(width=8, classes=2),
+            Latents(torch.zeros(1, 100), torch.tensor([-1])),
+            "these latents are of class -1",
+        ),
         (DCGANDiscriminator(width=8), Latents(torch.zeros(1, 100)), "does not generate images"),
     ],
 )
 def test_what_does_not_fit_together(runner, model, latents, text):
     with pytest.raises(CheckpointError, match=text):
         generation.generate(runner.host, model_of(model), latents)
+
+
+def test_a_grid_of_nothing(runner):
+    from imagen_nodes.nodes.generate import ImageGrid
+
+    with pytest.raises(DataError, match="the batch holds no picture"):
+        ImageGrid(image=torch.zeros(0, 4, 4, 3)).run(runner.host)
 
 
 def test_grid_puts_images_in_reading_order():

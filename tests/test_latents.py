@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -98,8 +99,24 @@ def test_classes_by_name_and_number(text, found):
 
 
 @pytest.mark.parametrize(
+    ("text", "names", "found"),
+    [
+        ("tench, Tinca tinca", ("tench, Tinca tinca", "goldfish, Carassius auratus"), [0]),
+        ("goldfish,carassius auratus, 0", ("tench, Tinca tinca", "goldfish, Carassius auratus"),
+         [1, 0]),
+        ("2", ("1", "10", "2", "3"), [2]),
+        ("1-3", ("1", "10", "2", "3"), [0, 2, 3]),
+        ("3-3", ("a", "b", "c", "d"), [3]),
+    ],
+)  # fmt: skip
+def test_names_with_commas_and_of_digits(text, names, found):
+    assert latents.classes_of(text, names, len(names)) == found
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("1-99999999999", "no class 5. "),
         ("dog", "no class 'dog'. There are 5: 0 airplane, 1 automobile, 2 bird, 3 cat, 4 deer"),
         ("5", "no class 5. There are 5: 0 airplane"),
         ("3-9", "no class 5. "),
@@ -231,6 +248,9 @@ def test_saved_and_loaded_in_workflows(runner, tmp_path):
     assert name in runner.host.choices("latents")
     walk = node("ImagenInterpolateLatents", latent=["1", 0], frames=2, way="linear", loop=False)
     again = node("ImagenSaveLatents", latent=["2", 0], filename_prefix="mine/x")
+    year = node("ImagenSaveLatents", latent=["2", 0], filename_prefix="%year%/x")
+    results = runner.run({"1": model, "2": noise, "3": year})
+    assert results["3"].files[0].parent.name == time.strftime("%Y")
     results = runner.run({"1": node("ImagenLoadLatents", name=name), "2": walk, "3": again})
     assert torch.equal(results["1"]["latent"].z, latents.sample(2, 100, 4).z)
     assert results["3"].files[0].name == "x_00002_.safetensors"

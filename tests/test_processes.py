@@ -152,6 +152,21 @@ def test_resumed_by_as_many_processes_and_by_others(place: Path) -> None:
     assert_close(state_of("whole"), state_of("fewer"))
 
 
+def test_all_processes_know_what_was_measured_before(place: Path) -> None:
+    """And so end together, where nothing better comes."""
+    fields = {"metric_kimg": 0.024, "patience_kimg": 0.024, "metric_samples": 4}
+    made = recipe("penalties") | fields | {"metric_reference": 4}
+    begin(2, "run", made, "--kimg", "0.024")
+    (line,) = Path("run/metrics.jsonl").read_text().splitlines()
+    first = json.loads(line)
+    first["metrics"] = dict.fromkeys(first["metrics"], 0.0)
+    Path("run/metrics.jsonl").write_text(json.dumps(first) + "\n")
+    resumed = train(2, "--resume", "run", "--kimg", "0.12")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "nothing better for 0.024 kimg" in resumed.stdout
+    assert state_of("run")["nimg"] == 48
+
+
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, torch.Tensor):
         return {prefix: tree}

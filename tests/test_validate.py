@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagen_nodes.errors import CheckpointError, WorkflowError
-from imagen_nodes.folders import WEIGHTS, files, shipped
+from imagen_nodes.folders import WEIGHTS, files, offered_weights, shipped
 
 FEATURES = "metrics/mobilenet-v2-features.safetensors"
 VECTORS = json.loads((Path(__file__).parent / "data" / "validation.json").read_text())
@@ -88,6 +88,17 @@ def test_networks_that_measure_are_no_weights_to_choose(runner):
     assert FEATURES not in runner.host.choices("upscale_models")
     with pytest.raises(CheckpointError, match="no weights"):
         runner.host.weights(FEATURES)
+
+
+def test_weights_in_a_folder_that_is_a_link(tmp_path):
+    """As in ComfyUI, to the models of another program; not in a circle."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x.safetensors").write_bytes(b"")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "linked").symlink_to(tmp_path / "there")
+    (tmp_path / "there" / "back").symlink_to(tmp_path / "weights")
+    assert list(offered_weights([tmp_path / "weights"])) == ["linked/x.safetensors"]
+    assert list(files([tmp_path / "weights"], WEIGHTS)) == []
 
 
 def test_a_missing_weights_file_is_answered_with_what_there_is(runner):

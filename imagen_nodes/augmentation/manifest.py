@@ -16,8 +16,6 @@ from .settings import Settings
 
 FILE = "manifest.jsonl"
 VERSION = 1
-# File names hold bytes, which are not text in every one: they are written as they are.
-ERRORS = "surrogateescape"
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Manifest:
         Raises:
             StorageError: it cannot be written."""
         try:
-            with self._path.open("a", encoding="utf-8", errors=ERRORS) as file:
+            with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(self._lines)
         except OSError as error:
             raise StorageError.at(self._path, error) from error
@@ -86,7 +84,7 @@ class Manifest:
 
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The header and the lines of a folder's manifest."""
-    text = (folder / FILE).read_text(encoding="utf-8", errors=ERRORS)
+    text = (folder / FILE).read_text(encoding="utf-8")
     first, *lines = text.split("\n")[:-1]  # a name may hold what is a line's end to others
     return json.loads(first), [json.loads(line) for line in lines]
 

@@ -375,9 +375,12 @@ def new_run(parent: Path, name: str) -> Run:
     """
     numbers = [int(match[1]) for match, _ in _runs(parent)]
     number = max(numbers, default=-1) + 1
-    with _storage(parent / f"{number:05d}-{name}") as folder:
-        folder.mkdir(parents=True)
-    return Run(folder)
+    while True:
+        # Another training may just have taken it.
+        with _storage(parent / f"{number:05d}-{name}") as folder, suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return Run(folder)
+        number += 1
 
 
 def newest_run(parent: Path, name: str) -> Run | None:

@@ -167,7 +167,8 @@ class Session:
             self.watch.reset()
         elif not processes.first:
             self._restore(state)
-        self._ticks, self._metrics = self.run.repair(self.loop.nimg)
+        # Of all that was measured every process has to draw the same conclusions.
+        self._ticks, self._metrics = processes.share(self.run.repair(self.loop.nimg))
         return path
 
     def _step(self, events: Events) -> bool:

@@ -172,7 +172,7 @@ class SaveAnimatedWEBP(Node):
 
         if not len(self.images):
             raise ValueError("images: the batch is empty, there is nothing to save")
-        prefix = _filled_in(self.filename_prefix, self.images)
+        prefix = _sized(self.filename_prefix, self.images)
         folder, subfolder, name = target(host.save_folder("output"), prefix)
         first, *others = to_pictures(_one_by_one(self.images, host))
         exif = first.getexif()
@@ -220,7 +220,7 @@ def saved(
 
     if not len(images):
         raise ValueError("images: the batch is empty, there is nothing to save")
-    folder, subfolder, name = target(host.save_folder(kind), _filled_in(prefix, images))
+    folder, subfolder, name = target(host.save_folder(kind), _sized(prefix, images))
     number = next_number(folder, name)
     texts = PngInfo()
     for key, value in host.metadata.items():
@@ -242,13 +242,20 @@ def _one_by_one(images: Tensor, host: Folders) -> Iterator[Tensor]:
         host.progress(i + 1, len(images))
 
 
-def _filled_in(prefix: str, images: Tensor) -> str:
-    """The prefix with its %tokens% replaced; %batch_num% is left for each picture."""
+def _sized(prefix: str, images: Tensor) -> str:
+    """The prefix with the pictures' %width% and %height%."""
     _, h, w, _ = images.shape
+    return prefix.replace("%width%", f"{w}").replace("%height%", f"{h}")
+
+
+def target(root: Path, prefix: str) -> tuple[Path, str, str]:
+    """The folder to save in, its path below ``root``, and the start of the file names, with %year%
+    to %second% of now filled in.
+
+    Raises:
+        UsageError: the prefix leaves ``root``."""
     now = time.localtime()
     tokens = {
-        "width": f"{w}",
-        "height": f"{h}",
         "year": f"{now.tm_year}",
         "month": f"{now.tm_mon:02}",
         "day": f"{now.tm_mday:02}",
@@ -258,11 +265,6 @@ def _filled_in(prefix: str, images: Tensor) -> str:
     }
     for token, value in tokens.items():
         prefix = prefix.replace(f"%{token}%", value)
-    return prefix
-
-
-def target(root: Path, prefix: str) -> tuple[Path, str, str]:
-    """The folder to save in, its path below ``root``, and the start of the file names."""
     subfolder, name = os.path.split(os.path.normpath(prefix))
     folder = inside(root, subfolder)
     if folder is None or name == os.pardir or "\0" in name:

@@ -84,7 +84,7 @@ def resized(image: Tensor, width: int, height: int, method: str) -> Tensor:
     result = torch.empty(len(image), height, width, image.shape[3], device=image.device)
     for picture, scaled in zip(to_pictures(image), result, strict=True):
         small = picture.resize((width, height), Resampling.LANCZOS)
-        scaled.copy_(torch.from_numpy(np.array(small, np.float32) / 255.0).view_as(scaled))
+        scaled.copy_(torch.as_tensor(np.array(small, np.float32) / 255.0).view_as(scaled))
     return result
 
 

@@ -7,6 +7,8 @@ that would leave the archive (absolute names, ``..``), are not there.
 from __future__ import annotations
 
 import io
+import lzma
+import math
 import os
 import tarfile
 import zipfile
@@ -23,7 +25,7 @@ from ...errors import DataError
 FILE_LIMIT = 1 << 27
 
 # What reading a damaged archive raises.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 Reader = Callable[[], bytes]
 
@@ -147,17 +149,20 @@ class Zip(_Archive):
 
     def _list(self) -> dict[str, Member]:
         self._file = zipfile.ZipFile(self.path)
-        infos = {info.filename: info for info in self._file.infolist() if not info.is_dir()}
-        names = sorted(filter(_inside, infos))
-        return {name: Member(infos[name].file_size, infos[name].CRC) for name in names}
+        # Some programs write names as Windows does.
+        named = ((info.filename.replace("\\", "/"), info) for info in self._file.infolist())
+        self._infos = {name: info for name, info in named if name[-1:] != "/" and _inside(name)}
+        return {
+            name: Member(info.file_size, info.CRC) for name, info in sorted(self._infos.items())
+        }
 
     def read(self, name: str, limit: int | None = None) -> bytes:
         self._admit(name, limit)
-        return self._file.read(name)
+        return self._file.read(self._infos[name])
 
     def open(self, name: str) -> IO[bytes]:
         """A file of any size, to be read in parts."""
-        return self._file.open(name)
+        return self._file.open(self._infos[name])
 
     def close(self) -> None:
         self._file.close()
@@ -190,7 +195,8 @@ class Tar(_Archive):
             name = info.name.removeprefix("./")
             if info.isreg() and not info.issparse() and _inside(name):
                 self._offsets[name] = info.offset_data
-                found[name] = Member(info.size, round(info.mtime))
+                stamp = round(info.mtime) if math.isfinite(info.mtime) else 0
+                found[name] = Member(info.size, stamp)
         return found
 
     def read(self, name: str, limit: int | None = None) -> bytes:
@@ -256,10 +262,11 @@ def open_container(path: Path) -> Container:
         if "{" in str(path):
             return _by_pattern(path)
         raise DataError(f"{path}: no such folder or file. Give the pictures with --data PATH")
-    if zipfile.is_zipfile(path):
-        return Zip(path)
+    # In this order: any file that ends with a small zip passes for one, such as a tar with it.
     if tarfile.is_tarfile(path):
         return Tar(path)
+    if zipfile.is_zipfile(path):
+        return Zip(path)
     raise DataError(f"{path}: neither a folder nor a zip, tar or npz file of pictures, or damaged")
 
 

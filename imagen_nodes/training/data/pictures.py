@@ -138,7 +138,12 @@ def from_pixels(image: NDArray[np.uint8]) -> Image.Image:
 
 
 def shallow(picture: Image.Image) -> Image.Image:
-    """A picture of 8 bits from one of 16: 257 = 65535 / 255."""
+    """A picture of 8 bits from one of 16: 257 = 65535 / 255.
+
+    Raises:
+        ValueError: its values are floating-point numbers, of which nothing says what white is."""
+    if picture.mode == "F":
+        raise ValueError("of floating-point values; save it with 8 or 16 bits")
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import DataError
 from .containers import DAMAGE, FILE_LIMIT, Container, Folder, Tar
-from .pictures import SUFFIXES, is_picture
+from .pictures import is_picture
 from .source import Picture, Source
 
 LABEL = "cls"
@@ -89,7 +89,7 @@ def _samples(wds: Any, path: Path, members: frozenset[str]) -> Iterator[dict[str
 
 
 def _picture(path: Path, sample: dict[str, Any]) -> Picture | None:
-    suffix = next((key for key in sample if f".{key}" in SUFFIXES), None)
+    suffix = next((key for key in sample if is_picture(f"x.{key}")), None)
     if suffix is None:
         return None
     key, content = sample["__key__"], sample[suffix]

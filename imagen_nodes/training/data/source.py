@@ -65,10 +65,15 @@ def pictures_of(
         layout=layout,
         members={name: container.members[name] for name in (*labels, *beside)},
         count=len(labels),
-        parts=lambda: (Picture(n, r, labels[n]) for n, r in container.readers(labels)),
-        class_names=class_names,
+        parts=lambda: (Picture(_text(n), r, labels[n]) for n, r in container.readers(labels)),
+        class_names=tuple(map(_text, class_names)),
         notes=notes,
     )
+
+
+def _text(name: str) -> str:
+    """A file's name, whose bytes may be no text, as of old archives, as text that says which."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def in_order(parts: Iterable[P], work: Callable[[P], R]) -> Iterator[tuple[P, R]]:

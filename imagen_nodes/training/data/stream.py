@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -78,10 +79,11 @@ class Stream:
         if domains > 1:
             assert dataset.labels is not None
             kinds = [np.flatnonzero(dataset.labels == label) for label in range(domains)]
-        names = np.array(dataset.names)
+        # Of the picture that each image is, or is a tile of.
         numbers = np.arange(len(dataset.images))
-        if len(names) == len(numbers):
-            numbers[1:] = np.cumsum(names[1:] != names[:-1])
+        if len(dataset.names) == len(numbers):
+            others = (a != b for a, b in pairwise(dataset.names))
+            numbers[1:] = np.cumsum(np.fromiter(others, bool))
         parts = [self._parted(kind, numbers, i, held_out) for i, kind in enumerate(kinds)]
         # Of each domain: the images that are held out, those that are used, and their order in an
         # epoch.

@@ -157,7 +157,7 @@ def _look(picture: Image.Image, format: str, digest: int) -> _Look:
         width, height = height, width
     mode, alpha = picture.mode, has_alpha(picture)
     bits = 16 if ";16" in f"{mode}{getattr(picture, 'tile', '')}" or mode == "I" else 8
-    if mode.startswith("I"):  # not all of which Pillow resizes
+    if mode[0] in "IF":  # not all of which Pillow resizes, and the latter not be taken at all
         picture = shallow(ImageOps.exif_transpose(picture))
     picture.thumbnail((CELL, CELL))  # decodes all of it, JPEGs at a fraction of their size
     small = ImageOps.exif_transpose(picture)

@@ -12,7 +12,7 @@ from .folders import CHECKPOINTS, files
 
 def describe(header: Header) -> str:
     """A line a field; what a card leaves empty is left out."""
-    return "\n".join(f"{name:13} {value}" for name, value in _rows(header) if value)
+    return "\n".join(f"{name:13} {_line(value)}" for name, value in _rows(header) if value)
 
 
 def overview(folder: Path) -> str:
@@ -26,9 +26,15 @@ def overview(folder: Path) -> str:
     lines = ["# Weights", "", "Made from the files' own cards: `imagen-nodes inspect weights`.", ""]
     for name, path in found.items():
         lines += [f"## {name}", "", "| | |", "|---|---|"]
-        lines += [f"| {row} | {value} |" for row, value in _rows(inspect(path)) if value]
+        rows = ((row, _line(value)) for row, value in _rows(inspect(path)) if value)
+        lines += ["| {} | {} |".format(*(x.replace("|", r"\|") for x in row)) for row in rows]
         lines.append("")
     return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    """A card's words in one line, without what a terminal would take for a command."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def value(figure: Measurement) -> str:

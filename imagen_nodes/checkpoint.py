@@ -334,8 +334,10 @@ def _opened(path: Path, framework: str) -> Generator[Any]:
     try:
         with safe_open(path, framework) as file:  # pyright: ignore[reportUnknownVariableType]
             yield file
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise CheckpointError(f"{path}: {_diagnosis(path, str(error))}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _diagnosis(path: Path, message: str) -> str:

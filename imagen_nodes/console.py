@@ -7,12 +7,20 @@ import logging
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Self
 
 from tqdm import tqdm
 
 # What everything in the package logs to.
 LOG = logging.getLogger(__package__)
+# Of times that are shown, s: 30 years.
+LONGEST = 1e9
+
+
+def duration(seconds: float) -> timedelta:
+    """A time to be shown, rounded, of 0 to 30 years."""
+    return timedelta(seconds=round(min(max(seconds, 0), LONGEST)))
 
 
 class Console(logging.Handler):

@@ -32,7 +32,9 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     0.65 times (``benchmarks/training_throughput.py``)."""
     if device.type == "cuda":
         return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # pyright: ignore
+    # torch 2.4 and 2.5 cannot tell.
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and has_tiles()
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

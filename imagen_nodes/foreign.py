@@ -184,6 +184,10 @@ def _of_program(path: Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as archive:
         # The program's text lies beside the values.
         if not any(name.partition("/")[2].startswith("code/") for name in archive.namelist()):
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(
+                    "compressed values, as torch writes none: a little may become a lot"
+                )
             return {}
     from .importers.candidates import of_program
     from .importers.containers import open_foreign

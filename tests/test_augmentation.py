@@ -408,6 +408,10 @@ def test_an_unknown_class():
         classes.matched(("a", "b"), (0, 1), (), 3)
 
 
+def test_folders_are_told_apart_from_those_of_others():
+    assert classes.folders(("a_b-2", "a_b", "a:b")) == ("a_b-2", "a_b", "a_b-2-2")
+
+
 def test_names_of_folders():
     names = ("tench, Tinca", "a/b", "a:b", "..", "CON ", "A_B")
     assert classes.folders(names) == ("tench, Tinca", "a_b", "a_b-2", "class", "CON", "A_B-5")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from imagen_nodes import checkpoint
+from imagen_nodes import cards, checkpoint
 from imagen_nodes.checkpoint import CARD_KEY, Card, Measurement, Training
 from imagen_nodes.errors import CheckpointError, StorageError
 from imagen_nodes.networks import ARCHITECTURES
@@ -267,6 +267,25 @@ def refused(path: Path) -> str:
 
 def test_missing(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.safetensors") == "no such file"
+
+
+def test_no_permission(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("safetensors.safe_open", refuse)
+    assert refused(good) == "cannot be read: Permission denied"
+
+
+def test_a_cards_words_stay_in_their_line(good: Path, tmp_path: Path) -> None:
+    model = checkpoint.load(good)
+    title = "a | b\n\n# heading \x1b[31m"
+    card = model.card.model_copy(update={"title": title})
+    checkpoint.save(tmp_path / "x" / "odd.safetensors", card, model.network)
+    page = cards.overview(tmp_path / "x")
+    assert "| title | a \\| b  # heading  [31m |\n" in page
+    shown = cards.describe(checkpoint.inspect(tmp_path / "x" / "odd.safetensors"))
+    assert "\x1b" not in shown + page
 
 
 def test_a_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import pickle
 import tarfile
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,15 @@ def tar(path):
         archive.addfile(tarfile.TarInfo("pickle"), io.BytesIO())
 
 
+def compressed(path):
+    """An archive of torch's whose zeros take next to no room."""
+    file = io.BytesIO()
+    torch.save({"params": dncnn().state_dict(), "x": torch.zeros(10**6)}, file)
+    with zipfile.ZipFile(file) as given, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in given.namelist():
+            made.writestr(name, given.read(name))
+
+
 HOSTILE = {
     "a pickle": lambda path, bomb: path.write_bytes(pickle.dumps(bomb)),
     "a pickle in torch's zip": lambda path, bomb: torch.save({"params": bomb}, path),
@@ -203,6 +213,7 @@ HOSTILE = {
     ),
     "a program": lambda path, bomb: program(path),
     "a tar": lambda path, bomb: tar(path),
+    "compressed": lambda path, bomb: compressed(path),
     "settings of a training": lambda path, bomb: torch.save(argparse.Namespace(a=1), path),
     "nothing": lambda path, bomb: path.write_bytes(b""),
     "text": lambda path, bomb: path.write_text("<!DOCTYPE html>" * 99),

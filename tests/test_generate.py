@@ -7,6 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from imagen_nodes import checkpoint, generation, images
+from imagen_nodes.devices import is_fast_in_bfloat16
 from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.folders import shipped
 from imagen_nodes.latents import Latents, sample
@@ -56,6 +57,11 @@ def test_pixels_are_those_of_an_independent_generator(runner):
     difference = saved.astype(int) - (wanted * 255).numpy().astype(np.uint8)
     assert np.abs(difference).max() <= 1  # truncation right at a step
     assert (difference != 0).mean() < 1e-3
+
+
+def test_a_torch_that_cannot_tell_of_matrix_tiles(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert not is_fast_in_bfloat16(torch.device("cpu"))
 
 
 def test_in_bfloat16_where_that_is_faster(runner, monkeypatch):

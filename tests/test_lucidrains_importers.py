@@ -163,6 +163,14 @@ def test_stylegan2_of_lucidrains(
     torch.testing.assert_close(ours.w_avg, many.detach(), rtol=0.2, atol=0.02)
 
 
+def test_settings_of_others_do_not_matter(place: Path) -> None:
+    from imagen_nodes.importers import formats
+
+    torch.save({"x.weight": torch.zeros(2)}, "other.pt")
+    Path(".config.json").write_text("{")
+    assert formats.read(Path("other.pt")).others
+
+
 def test_settings_that_cannot_be_read(place: Path, capsys: Any) -> None:
     torch.save({"GAN": lucid_shapes(True, False).state_dict()}, "model_12.pt")
     Path(".config.json").write_text("{")

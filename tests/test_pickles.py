@@ -7,6 +7,7 @@ import builtins
 import collections
 import copyreg
 import io
+import json
 import os
 import pickle
 import struct
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 from imagen_nodes.errors import CheckpointError
-from imagen_nodes.importers import calls, containers, machine, names, opcodes
+from imagen_nodes.importers import calls, candidates, containers, machine, names, opcodes
 from imagen_nodes.importers.containers import open_foreign
 from imagen_nodes.importers.values import Global, Instance, NumpyArray, StoredTensor
 
@@ -403,6 +404,59 @@ def test_copies_are_bounded(file: Path) -> None:
     assert "far more work" in refused(file, b"\x80\x02(" + text + once * 1000 + b"t.")
 
 
+def test_copies_are_bounded_in_nested_files_that_are_read_again_and_again(file: Path) -> None:
+    inner = b"\x80\x02X" + struct.pack("<I", 100_000) + b"x" * 100_000 + b"."
+    magic = [pickle.dumps(value, 2) for value in (containers.MAGIC, 1001, {})]
+    stream = b"".join([*magic, inner, pickle.dumps([], 2)])
+    content = b"B" + struct.pack("<I", len(stream)) + stream + b"q\x00"
+    call = b"ctorch.storage\n_load_from_bytes\nh\x00\x85R"
+    read(file, b"\x80\x03(" + content + call + b"t.")  # once is what files need
+    assert "far more work" in refused(file, b"\x80\x03(" + content + call * 100 + b"t.")
+
+
+def test_a_shape_of_many_numbers(file: Path) -> None:
+    """Whose products would take gigabytes."""
+    header = {"x": {"dtype": "F32", "shape": [2**60] * 50_000, "data_offsets": [0, 4]}}
+    content = json.dumps(header).encode()
+    file.write_bytes(len(content).to_bytes(8, "little") + content + bytes(4))
+    with pytest.raises(CheckpointError, match="without a valid header"):
+        open_foreign(file)
+
+
+@pytest.mark.parametrize("way", ["program", "tensorflow"])
+def test_networks_in_each_other_are_not_followed_for_ever(way: str) -> None:
+    if way == "program":
+        value = Instance(Global("__torch__", "M"), ())
+        for _ in range(31):
+            outer = Instance(Global("__torch__", "M"), ())
+            outer.fields.update(a=value, b=value)
+            value = outer
+        with pytest.raises(CheckpointError, match="far more work"):
+            candidates.of_program(value)
+        return
+    network = Instance(Global("dnnlib.tflib.network", "Network"), ())
+    network.fields.update(variables=[], components=dict.fromkeys(map(str, range(40)), network))
+    with pytest.raises(CheckpointError, match="far more work"):
+        candidates.candidates(network)
+
+
+def test_a_dictionary_of_many_is_walked_once() -> None:
+    """Not once for each of its items, which takes minutes."""
+    assert candidates.candidates({str(i): {} for i in range(60_000)}) == []
+
+
+def test_a_refusal_does_not_print_what_has_no_end(file: Path) -> None:
+    value = b"(t" + b"2\x86" * 40  # each a pair of the one before, twice
+    storage = (
+        b"((X\x07\x00\x00\x00storage" + value + b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ."
+    )
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + storage[1:])
+        archive.writestr("a/data/0", bytes(4))
+    with pytest.raises(CheckpointError, match="not supported: tuple"):
+        open_foreign(file)
+
+
 def test_a_tensor_larger_than_its_values(file: Path) -> None:
     content = written(torch.zeros(1000), "pickle")
     with pytest.raises(CheckpointError, match=r"a tensor of shape \[1000, 1000\]"):
@@ -424,6 +478,8 @@ def test_a_tensor_larger_than_its_values(file: Path) -> None:
         ((True,), (1,), 0),
         (("3",), (1,), 0),
         ((1,) * 100, (1,) * 100, 0),
+        ((2**70, 0), (0, 0), 0),
+        ((1,), (2**70,), 0),
     ],
 )
 def test_tensors_outside_of_their_values(shape: Any, strides: Any, offset: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 from imagen_nodes.__main__ import main
 from imagen_nodes.evaluation import comparison, filmstrip, svg
-from imagen_nodes.evaluation.figures import figures
+from imagen_nodes.evaluation.figures import figures, remaining
 from imagen_nodes.evaluation.filmstrip import moments, picture, spread
 from imagen_nodes.evaluation.records import read_run, thin
 from imagen_nodes.evaluation.report import recipe_groups, write_report
@@ -207,6 +208,34 @@ def test_runs_are_compared(tmp_path: Path) -> None:
     won = re.findall(r'<tr><th>([^<]*)</th><td class="won">', page.read_text())
     assert "FD (EMA 5 kimg), best" in won
     assert not any(name.startswith("loss") for name in won)
+
+
+def test_a_figure_has_one_name_in_all_runs_and_what_is_missing_wins_nothing(tmp_path: Path) -> None:
+    one, other = write_run(tmp_path / "one"), write_run(tmp_path / "two", offset=1)
+    lines = [
+        line for line in (other / "metrics.jsonl").read_text().splitlines() if '"ema": 5.0' in line
+    ]
+    (other / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (other / "recipe.json").unlink()
+    page = tmp_path / "page.html"
+    page.write_bytes(comparison.comparison([read_run(one), read_run(other)]))
+    assert '<td class="won">-' not in page.read_text()
+    assert "<th>FD, best</th>" not in page.read_text()
+    won = re.findall(r'<tr><th>([^<]*)</th><td class="won">', page.read_text())
+    assert "FD (EMA 5 kimg), best" in won
+
+
+def test_no_infinity_in_json_and_in_times(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    plan = json.loads((folder / "recipe.json").read_text())
+    plan["recipe"]["kimg"] = 1e15
+    (folder / "recipe.json").write_text(json.dumps(plan))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"nimg": 41000, "ema": 5.0, "metrics": {"FD": Infinity}}\n')
+    record = read_run(folder)
+    assert remaining(record) == timedelta(seconds=1e9)
+    (run,) = comparison.as_json([record])["runs"]
+    json.dumps(run, allow_nan=False)
 
 
 def test_the_command(

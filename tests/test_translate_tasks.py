@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from imagen_nodes import checkpoint
 from imagen_nodes.__main__ import main
 from imagen_nodes.checkpoint import Card, Training
+from imagen_nodes.errors import DataError
+from imagen_nodes.evaluation.compare import read_picture
 from imagen_nodes.evaluation.evaluator import Evaluator
 from imagen_nodes.evaluation.features import mobilenet
 from imagen_nodes.evaluation.paired import psnr_rgb, ssim_y
@@ -461,6 +463,27 @@ def test_evaluate_sets(place, weights, capsys):
     shown = capsys.readouterr().out
     assert "FD-MobileNetV2" in shown
     assert "5 pictures, against 5 images of trainA" in shown
+
+
+def test_too_few_to_be_compared_as_a_set(place, weights, capsys):
+    (place / "few").mkdir()
+    for file in sorted((place / "two/trainA").iterdir())[:3]:
+        (place / "few" / file.name).write_bytes(file.read_bytes())
+    command = ["evaluate", "small.safetensors", "--data", "few", "--target", "two/trainB"]
+    assert main(command) == 1
+    assert "few: 3 pictures; a set to compare takes 4 or more" in capsys.readouterr().err
+
+
+def test_a_photograph_with_a_second_picture_in_it(place, weights, capsys):
+    """As phones write them: no animation."""
+    first, second = (Image.new("RGB", (64, 32), colour) for colour in ("red", "blue"))
+    first.save(place / "phone.jpg", "MPO", save_all=True, append_images=[second])
+    found = read_picture(place / "phone.jpg")
+    assert found.shape == (1, 3, 32, 64)
+    assert found[0, 0].min() > 0.9
+    first.save(place / "film.gif", save_all=True, append_images=[second])
+    with pytest.raises(DataError, match="an animation; give single pictures"):
+        read_picture(place / "film.gif")
 
 
 def test_what_was_trained_on_two_kinds_is_evaluated_so(place, weights, capsys, monkeypatch):

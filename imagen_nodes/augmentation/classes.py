@@ -54,7 +54,10 @@ def folders(names: Sequence[str]) -> tuple[str, ...]:
     for number, name in enumerate(names):
         folder = UNSAFE.sub("_", name).strip(" .") or "class"
         taken = {other.casefold() for other in found}
-        found.append(f"{folder}-{number}" if folder.casefold() in taken else folder)
+        # Again, where another class is called what this one would be.
+        while folder.casefold() in taken:
+            folder = f"{folder}-{number}"
+        found.append(folder)
     return tuple(found)
 
 

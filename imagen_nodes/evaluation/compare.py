@@ -143,7 +143,8 @@ def read_picture(path: Path) -> Tensor:
 
     try:
         with Image.open(path) as opened:
-            if getattr(opened, "n_frames", 1) > 1:
+            # A JPEG may hold a smaller picture of the same, or what makes it brighter, too.
+            if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":
                 raise DataError(f"{path}: an animation; give single pictures")
             picture = ImageOps.exif_transpose(opened)
             if picture.mode.startswith("I"):  # 16 bits of grey

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _fields(record: RunRecord) -> dict[str, Any]:
 
 
 def _figures(named: Mapping[str, RunRecord]) -> Html:
-    by_run = {name: figures(record) for name, record in named.items()}
+    by_run = _by_run(named)
     every = list(dict.fromkeys(figure for own in by_run.values() for figure in own))
     rows: list[Html] = []
     for figure_name in every:
@@ -97,12 +98,18 @@ def _figures(named: Mapping[str, RunRecord]) -> Html:
             tag(
                 "td",
                 number(values[name]) if name in values else MISSING,
-                class_="won" if values.get(name) == best else "",
+                class_="won" if best is not None and values.get(name) == best else "",
             )
             for name in named
         ]
         rows.append(tag("tr", tag("th", figure_name), *cells))
     return table(["", *named], rows)
+
+
+def _by_run(named: Mapping[str, RunRecord]) -> dict[str, dict[str, float]]:
+    """The figures of each, in which a metric has one name."""
+    curves = [curve for record in named.values() for curve in record.metric_curves()]
+    return {name: figures(record, curves) for name, record in named.items()}
 
 
 def _best(figure_name: str, values: Mapping[str, float]) -> float | None:
@@ -188,8 +195,13 @@ def as_json(records: Sequence[RunRecord]) -> dict[str, Any]:
     named = names(records)
     return {
         "runs": [
-            {"name": name, "folder": str(Path(record.folder)), "figures": figures(record)}
-            for name, record in named.items()
+            {
+                "name": name,
+                "folder": str(Path(record.folder)),
+                # JSON has no infinity.
+                "figures": {k: v if isfinite(v) else None for k, v in own.items()},
+            }
+            for (name, record), own in zip(named.items(), _by_run(named).values(), strict=True)
         ],
         "differences": differences(named),
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
+from ..console import duration
 from .plots import smooth
 from .records import MetricCurve, RunRecord, thin
 
@@ -34,9 +35,7 @@ def remaining(record: RunRecord) -> timedelta | None:
     """Time to the planned end at the median speed; None: not known, or over."""
     found = progress(record)
     left = (found.get("kimg planned", 0.0) - record.kimg) * 1000
-    return (
-        timedelta(seconds=round(left / found["img/s"])) if left > 0 and "img/s" in found else None
-    )
+    return duration(left / found["img/s"]) if left > 0 and "img/s" in found else None
 
 
 def final_losses(record: RunRecord) -> dict[str, float]:
@@ -55,13 +54,14 @@ def ema_name(half_life: float) -> str:
     return f"EMA {half_life:g} kimg" if half_life else "EMA"
 
 
-def figures(record: RunRecord) -> dict[str, float]:
+def figures(record: RunRecord, among: Sequence[MetricCurve] = ()) -> dict[str, float]:
     """All of a run's figures by name, those of :func:`progress` first; then for each metric its
-    last and its best value, and where the best is; then the last losses."""
+    last and its best value, and where the best is; then the last losses. ``among``: the curves of
+    all runs that it stands beside, in which a metric should have one name."""
     found = progress(record)
     curves = record.metric_curves()
     for curve in curves:
-        name, best = metric_name(curve, curves), curve.best
+        name, best = metric_name(curve, among or curves), curve.best
         found[f"{name}, last"] = float(curve.curve.values[-1])
         found[f"{name}, best"] = float(curve.curve.values[best])
         found[f"{name}, best at kimg"] = float(curve.curve.kimg[best])

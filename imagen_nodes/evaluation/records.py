@@ -29,7 +29,7 @@ TRACES = {
     "snapshots": "weights",
 }
 # Begin the names of metrics that are better when they are higher; all others: lower.
-HIGHER = ("precision", "recall", "density", "coverage", "psnr", "ssim", "ms-ssim", "inception")
+HIGHER = ("precision", "recall", "density", "coverage", "psnr", "ssim", "ms-ssim", "is")
 POINTS = 1000
 
 

@@ -16,7 +16,7 @@ from ..images import from_network, to_network, to_pixels
 from ..networks.architecture import Pictures as PicturesNeeded
 from ..networks.squeezenet import SMALLEST as FEATURES
 from .compare import read_picture
-from .evaluator import Evaluator, Pictures, exactly
+from .evaluator import FEWEST, Evaluator, Pictures, exactly
 from .paired import EXACT, WINDOW, lpips_network, psnr_rgb, ssim_y
 
 # Pictures ``[b 3 h w]`` in -1..1 to such.
@@ -66,8 +66,15 @@ def set_figures(
     report: Callable[[int], object] = lambda count: None,
 ) -> tuple[Measurement, ...]:
     """What ``evaluator`` says of the results of all ``pictures``; ``report`` hears of each so
-    many."""
+    many.
+
+    Raises:
+        DataError: there are too few."""
     device, count = evaluator.space.device, len(pictures.images)
+    if count < FEWEST:
+        raise DataError(
+            f"{pictures.name}: {count} pictures; a set to compare takes {FEWEST} or more"
+        )
 
     def made() -> Iterator[Tensor]:
         for i in range(0, count, BATCH):

@@ -31,6 +31,11 @@ STORAGES = {
 }  # fmt: skip
 
 
+def _named(found: object) -> str:
+    """A name's text; of anything else, whose text may have no end, its kind."""
+    return str(found) if isinstance(found, Global) else type(found).__name__
+
+
 def storage_type(found: object) -> str:
     """The dtype of a storage class.
 
@@ -38,7 +43,7 @@ def storage_type(found: object) -> str:
         CheckpointError: there is none of that name."""
     if isinstance(found, Global) and found.name in STORAGES:
         return STORAGES[found.name]
-    raise CheckpointError(f"it holds tensors of a kind that is not supported: {found}")
+    raise CheckpointError(f"it holds tensors of a kind that is not supported: {_named(found)}")
 
 
 # ---------------------------------------------------------------- tensors
@@ -54,7 +59,7 @@ def _typed_tensor(m: Machine, name: Global, arguments: tuple[Any, ...]) -> Store
     """``_rebuild_tensor_v3``: as the others, with the dtype as seventh."""
     storage, offset, shape, strides, _, _, dtype = arguments[:7]
     if not isinstance(dtype, Global) or dtype.name not in SIZES:
-        raise CheckpointError(f"it holds tensors of a kind that is not supported: {dtype}")
+        raise CheckpointError(f"it holds tensors of a kind that is not supported: {_named(dtype)}")
     return _stored(storage, offset, shape, strides, dtype.name)
 
 

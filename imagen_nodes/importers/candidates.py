@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .machine import Budget
 from .values import Instance, NumpyArray, StoredTensor, Tensor
 
 # Places within places that are looked at, and modules within modules of a program.
@@ -32,8 +33,8 @@ class Candidate:
     """``class`` and ``arguments`` of the program's object, where it is one."""
     siblings: dict[str, Any] = field(default_factory=dict[str, Any])
     """What lies beside it in the file, by key."""
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What a file of settings beside the file says: see ``formats.settings_of``."""
+    settings: Callable[[], dict[str, Any]] = dict
+    """Reads what a file of settings beside the file says: see ``formats.settings_of``."""
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -76,7 +77,7 @@ def _walk(
     if fields is None:
         return
     if isinstance(value, Instance) and str(value.made_by) == _TENSORFLOW:
-        tensors = dict(_of_tensorflow(fields, ""))
+        tensors = dict(_of_tensorflow(fields, "", Budget(0)))
         if tensors:
             about = {"class": _TENSORFLOW, "arguments": fields.get("static_kwargs", {})}
             yield Candidate(place, tensors, about, siblings)
@@ -90,14 +91,20 @@ def _walk(
     if tensors:
         beside = {name: v for name, v in fields.items() if name not in tensors}
         yield Candidate(place, tensors, _about(value, fields), beside | siblings)
+    beside = {name: v for name, v in fields.items() if isinstance(name, str)}
     for name, item in fields.items():
         if isinstance(item, dict | Instance | tuple | list):
-            beside = {k: v for k, v in fields.items() if isinstance(k, str) and k != name}
             yield from _walk(item, _join(place, str(name)), beside, depth + 1, seen)
 
 
-def _of_tensorflow(fields: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """A network's variables, a list of (name, array), and its components' by ``component/name``."""
+def _of_tensorflow(
+    fields: dict[Any, Any], prefix: str, budget: Budget
+) -> Iterator[tuple[str, Tensor]]:
+    """A network's variables, a list of (name, array), and its components' by ``component/name``.
+
+    Raises:
+        CheckpointError: its components lie in each other more often than weights need."""
+    budget.spend(1)
     variables = fields.get("variables")
     for item in variables if isinstance(variables, list) else ():  # pyright: ignore
         match item:
@@ -109,18 +116,23 @@ def _of_tensorflow(fields: dict[Any, Any], prefix: str) -> Iterator[tuple[str, T
     for name, part in components.items() if isinstance(components, dict) else ():  # pyright: ignore
         inner = fields_of(part)
         if inner is not None and prefix.count("/") < DEEPEST:
-            yield from _of_tensorflow(inner, f"{prefix}{name}/")
+            yield from _of_tensorflow(inner, f"{prefix}{name}/", budget)
 
 
 def of_program(content: Any) -> dict[str, Tensor]:
     """The tensors of a TorchScript program's modules, by the names of its state dict: attributes of
-    objects within objects, however deep."""
+    objects within objects, however deep.
+
+    Raises:
+        CheckpointError: they lie in each other more often than weights need."""
     found: dict[str, Tensor] = {}
+    budget = Budget(0)
     stack: list[tuple[Any, str, int]] = [(content, "", 0)]
     while stack:
         value, place, depth = stack.pop()
         if not isinstance(value, Instance) or depth > NESTED:
             continue
+        budget.spend(1 + len(value.fields))
         for name, item in value.fields.items():
             inner = _join(place, str(name))
             if is_tensor(item):
@@ -141,7 +153,7 @@ def fields_of(value: Any) -> dict[Any, Any] | None:
     if not isinstance(value, Instance):
         return None
     if str(value.made_by) == _PERSISTENT:
-        (meta,) = value.arguments
+        meta = value.arguments[0] if len(value.arguments) == 1 else None
         state = meta.get("state") if isinstance(meta, dict) else None  # pyright: ignore
         return state if isinstance(state, dict) else None  # pyright: ignore
     return value.fields

@@ -15,7 +15,7 @@ from ..errors import CheckpointError
 from .calls import CALLS, storage_type
 from .machine import Budget, Machine
 from .pickles import load
-from .values import SIZES, Global, Storage, StoredTensor
+from .values import DIMENSIONS, SIZES, Global, Storage, StoredTensor
 
 # torch.save's first value, and the version of its stream (before its zip archives of 2020).
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -240,6 +240,8 @@ def _safetensors(memory: memoryview) -> dict[str, StoredTensor]:
 def _slice(memory: memoryview, dtype: str, shape: Any, data_offsets: Any) -> StoredTensor:
     kind = SAFETENSORS[dtype]
     start, end = data_offsets
+    if len(shape) > DIMENSIONS:
+        raise ValueError
     strides = [1]
     for size in reversed(shape[1:]):
         strides.insert(0, strides[0] * size)

@@ -133,9 +133,8 @@ def read(
     formats = {name: with_options.get(importer, importer) for name, importer in FORMATS.items()}
     options = {"--layers": (layers, dcgan.generator), "--encoder": (encoder, adain.generator)}
     contents = Contents(foreign.container)
-    settings = settings_of(path)
     for found in candidates(foreign.content):
-        candidate = replace(found, settings=settings)
+        candidate = replace(found, settings=partial(settings_of, path))
         reasons: dict[str, str] = {}
         for name, importer in formats.items():
             answers = Told(dict(told))
@@ -150,12 +149,14 @@ def read(
                     if of in told and of not in answers.unused:
                         raise UsageError(f"--set {of}={told[of]}: {problem['msg']}") from None
                 reasons[name] = problems(error).splitlines()[0]
-            except (IndexError, ValueError, KeyError, RuntimeError) as error:
-                # Tensors of the format's names, in shapes that are not.
-                reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            except UsageError:
+                raise
             except CheckpointError as error:
                 contents.unmet.append(Unmet(candidate, name, str(error)))
                 break
+            except Exception as error:
+                # Tensors of the format's names, in shapes that are not: whatever they make fail.
+                reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
             else:
                 unused = [f"--set {x}" for x in answers.unused]
                 unused += [x for x, (said, of) in options.items() if said and FORMATS[name] != of]

@@ -38,7 +38,10 @@ def generator(candidate: Candidate) -> Imported:
     if config.get("perChannelNormalization") is False or config.get("equalizedlR") is False:
         raise Other("no pixel norm, or no equalised learning rate")
     found = (re.fullmatch(r"toRGBLayers\.(\d+)\.module\.bias", name) for name in names.stored)
-    scales = 1 + max(int(match[1]) for match in found if match)
+    numbers = sorted(int(match[1]) for match in found if match)
+    scales = len(numbers)
+    if numbers != list(range(scales)):
+        raise Other("toRGBLayers that are not counted from 0 on")
     sides = [4 << i for i in range(scales)]
     widths = [names.shape(f"toRGBLayers.{i}.module.weight")[1] for i in range(scales)]
     most = max(widths)

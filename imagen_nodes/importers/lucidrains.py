@@ -33,7 +33,7 @@ def stylegan2(candidate: Candidate) -> Imported:
     widths = [names.shape(f"GE.blocks.{i}.conv2.weight")[0] for i in range(count)]
     attention = [i for i in range(count) if names.has(f"GE.attns.{i}.0.fn.norm.g")]
     depth = sum(re.fullmatch(r"SE\.net\.\d+\.weight", name) is not None for name in names.stored)
-    lr = candidate.settings.get("lr_mlp", MAPPING_LR)
+    lr = candidate.settings().get("lr_mlp", MAPPING_LR)
     constant = names.has("GE.initial_block")
     architecture = LucidStyleGAN2Generator.model_validate(
         {
@@ -85,7 +85,7 @@ def stylegan2(candidate: Candidate) -> Imported:
     state["synthesis.noise"] = torch.rand(side, side, generator=random)
     state["w_avg"] = average_of_w(architecture, state)
     notes = [f"it has no average of w, so that of {DRAWS:,} draws is taken"]
-    if "lr_mlp" not in candidate.settings:
+    if "lr_mlp" not in candidate.settings():
         notes.append(
             f"lr_mlp is taken to be {lr}, since there is no .config.json beside it: lay the "
             "training's there if it was another"

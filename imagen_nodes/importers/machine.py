@@ -21,8 +21,9 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         self.operations = OPERATIONS
-        # Bytes that may be copied within a file of ``size`` bytes.
-        self.bytes = 2 * size + 4096
+        # Bytes that may be copied within a file of ``size`` bytes: as text, from Python 2's text
+        # to bytes, and once more where these are a file within it.
+        self.bytes = 4 * size + 4096
 
     def spend(self, operations: int, bytes: int = 0) -> None:
         """Take from the budget.

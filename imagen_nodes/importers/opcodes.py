@@ -32,14 +32,19 @@ def _push(value: Callable[[Machine], object]) -> Operation:
 def _bytes(layout: struct.Struct) -> Operation:
     def read(m: Machine) -> None:
         content = m.take(m.number(layout))
-        m.push(content if len(content) >= LARGE else bytes(content))
+        if len(content) < LARGE:
+            m.budget.spend(0, len(content))
+            content = bytes(content)
+        m.push(content)
 
     return read
 
 
 def _text(layout: struct.Struct, encoding: str) -> Operation:
     def read(m: Machine) -> None:
-        m.push(str(m.take(m.number(layout)), encoding, "surrogatepass"))
+        content = m.take(m.number(layout))
+        m.budget.spend(0, len(content))
+        m.push(str(content, encoding, "surrogatepass"))
 
     return read
 
@@ -70,9 +75,16 @@ def _integer_line(m: Machine) -> int | bool:
 def _quoted(m: Machine) -> str:
     """STRING: a Python 2 string between quotes."""
     line = m.long_line().strip()
+    m.budget.spend(0, len(line))
     if len(line) < 2 or line[0] != line[-1] or line[:1] not in (b"'", b'"'):
         raise ValueError
     return str(codecs.escape_decode(line[1:-1])[0], "latin1")  # pyright: ignore
+
+
+def _unicode_line(m: Machine) -> str:
+    line = m.long_line()
+    m.budget.spend(0, len(line))
+    return str(line, "raw-unicode-escape")
 
 
 def _global(m: Machine) -> None:
@@ -155,7 +167,7 @@ OPERATIONS: dict[int, Operation] = {
     ord("S"): _push(_quoted),
     ord("T"): _text(_U4, "latin1"),
     ord("U"): _text(_U1, "latin1"),
-    ord("V"): _push(lambda m: str(m.long_line(), "raw-unicode-escape")),
+    ord("V"): _push(_unicode_line),
     0x8C: _text(_U1, "utf-8"),
     ord("X"): _text(_U4, "utf-8"),
     0x8D: _text(_U8, "utf-8"),

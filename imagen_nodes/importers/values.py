@@ -88,7 +88,7 @@ class StoredTensor:
         numbers = (offset, *shape, *strides)
         if len(shape) != len(strides) or len(shape) > DIMENSIONS:
             raise CheckpointError("damaged: a tensor whose shape and strides do not match")
-        if any(type(number) is not int or number < 0 for number in numbers):
+        if any(type(number) is not int or not 0 <= number < 1 << 63 for number in numbers):
             raise CheckpointError("damaged: a tensor whose shape is not made of whole numbers")
         self.dtype = dtype or storage.dtype
         self.shape = shape

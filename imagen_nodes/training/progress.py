@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 
 from pydantic import Field
 
+from ..console import duration
 from ..spec import Spec
 
 
@@ -87,7 +87,7 @@ class PlainDisplay(Display):
 
     def tick(self, tick: Tick) -> None:
         seconds = (self._total - tick.nimg) / max(tick.images_per_second, 1e-9)
-        left = timedelta(seconds=max(0, round(seconds)))
+        left = duration(seconds)
         self.note(f"{_done(tick.nimg, self._total)}  {_figures(tick)}  {left} left")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError
@@ -10,6 +11,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A finite number above 0."""
 
 
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 4
+_BRIEF.maxtuple = _BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxset = _BRIEF.maxfrozenset = 12
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 200
 # In place of pydantic's words.
 WHOLE = 'takes fields in braces, such as {"kind": ...}'
 
@@ -76,6 +81,7 @@ def _place(parts: tuple[str | int, ...], value: Any) -> list[str]:
 
 
 def short(value: object, limit: int = 80) -> str:
-    """``repr(value)``, cut to ``limit`` characters."""
-    text = repr(value)
+    """``repr(value)``, cut to ``limit`` characters; of what lies deep within others, whose text may
+    have no end, nothing."""
+    text = _BRIEF.repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -8,6 +8,7 @@ import pytest
 
 from imagen_nodes.errors import CheckpointError, WorkflowError
 from imagen_nodes.folders import WEIGHTS, files, offered_weights, shipped
+from imagen_nodes.spec import short
 
 FEATURES = "metrics/mobilenet-v2-features.safetensors"
 VECTORS = json.loads((Path(__file__).parent / "data" / "validation.json").read_text())
@@ -174,3 +175,13 @@ def test_folders_are_listed_once_and_only_where_that_matters(runner, monkeypatch
 @pytest.mark.parametrize("class_type", [None, 3, ["EmptyImage"], {}, ""])
 def test_nonsense_in_the_place_of_a_class(runner, class_type):
     assert "node 1" in complaint(runner, {"1": {"class_type": class_type}, "2": save("1")})
+
+
+def test_what_a_message_quotes_has_an_end():
+    """Pairs of pairs of ...: a text of 2^60 characters, of a file of 100 bytes."""
+    value = ()
+    for _ in range(60):
+        value = (value, value)
+    assert len(short(value)) == 80
+    assert short([["1"], 0]) == "[['1'], 0]"
+    assert short("x" * 500) == "'" + "x" * 76 + "..."

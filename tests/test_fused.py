@@ -126,6 +126,20 @@ def test_by_a_map(way, activation):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("can", [None, False])
+@pytest.mark.parametrize("activation", [NONE, RELU])
+def test_by_a_value_a_channel(way, activation, can, monkeypatch):
+    """Also where oneDNN's product takes no such map, as in torch 2.4."""
+    if can is not None:
+        monkeypatch.setattr(fused, "_multiplies_channels", lambda: can)
+    conv, x = drawn(FusedConv2d(8, 8, 3, 1, 1)), noise(2, 8, 10, 12)
+    by = noise(2, 8, 1, 1, seed=1)
+    wanted = PLAIN[activation](F.conv2d(x, conv.weight, conv.bias, padding=1) * by)
+    with half():
+        is_close(convolve(conv, x, activation, by=by), wanted)
+
+
+@torch.inference_mode()
 def test_some_outputs_with_other_padding(way):
     conv, x = drawn(FusedConv2d(8, 12, 3, 1, 1)), noise(1, 8, 10, 12)
     wanted = F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))

@@ -149,7 +149,8 @@ def convolve(
     """``conv`` of ``[b c h w]``, as :meth:`FusedConv2d.forward` has it.
 
     Args:
-        by: a map of the result's shape to multiply it by before the activation, none or ReLU.
+        by: a map to multiply the result by before the activation, none or ReLU: of its shape, or
+            of one value a channel, ``[b out 1 1]``.
         padding: zeros around the map, px; None: as many as the convolution says.
         outputs: which of its output channels; None: all.
     """
@@ -165,6 +166,9 @@ def convolve(
     x = _ready(x)
     weight, bias, *_ = _packed(conv, x, pads, outputs)
     steps = pads, conv.stride, conv.dilation, conv.groups
+    if by is not None and by.shape[2:] == (1, 1) and not _multiplies_channels():
+        y = convolve(conv, x, padding=padding, outputs=outputs)
+        return activation(y.mul_(by.to(y.dtype)))
     if by is not None:
         multiply = torch.ops.mkldnn._convolution_pointwise.binary
         after = None if activation is NONE else activation.name
@@ -261,6 +265,24 @@ def _available() -> bool:
         return ops._is_mkldnn_bf16_supported()
     except AttributeError:
         return False
+
+
+@cache
+def _multiplies_channels() -> bool:
+    """Whether its product takes one value a channel: torch 2.4's does not."""
+    conv, x = (
+        nn.Conv2d(16, 16, 1).to(torch.bfloat16),
+        torch.zeros(1, 16, 4, 4, dtype=torch.bfloat16),
+    )
+    multiply = torch.ops.mkldnn._convolution_pointwise.binary
+    with torch.no_grad():
+        weight, bias = _pack(conv, list(x.shape), (0, 0), None)
+        steps = (0, 0), (1, 1), (1, 1), 1
+        try:
+            multiply(x, x[..., :1, :1], weight, bias, *steps, "mul", None, None, [], None)
+        except RuntimeError:
+            return False
+    return True
 
 
 def state_of(tensor: Tensor) -> tuple[int, int]:

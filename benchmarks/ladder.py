@@ -71,8 +71,16 @@ def train(args: argparse.Namespace, name: str) -> None:
     run = args.out / name
     began = (run / "recipe.json").is_file()
     words = ["--resume", run] if began else [name, "--data", args.data, "--run", run]
-    if not began:
-        changes = settings(PRESETS[name], args.kimg, args.width)
+    changes = settings(PRESETS[name], args.kimg, args.width)
+    if began:
+        recipe = json.loads((run / "recipe.json").read_text())["recipe"]
+        for field, value in changes.items():
+            found = recipe
+            for part in field.split("."):
+                found = found[part]
+            if field.startswith("task.") and found != value:
+                raise SystemExit(f"{run}: was begun with {field} {found}: give another --out")
+    else:
         for field, value in changes.items():
             words += ["--set", f"{field}={value}"]
     command("train", *words, "--kimg", args.kimg)
@@ -100,11 +108,12 @@ def settings(recipe: Recipe, kimg: float, width: int) -> dict[str, Any]:
 
 
 def evaluate(args: argparse.Namespace, name: str) -> dict[str, float]:
-    found = args.out / name / "evaluation.json"
+    *_, newest = sorted((args.out / name / "snapshots").glob("*.safetensors"))
+    about = f"{newest.stem}-{args.samples}-{args.reference}"
+    found = args.out / name / f"evaluation-{about}.json"
     if not found.is_file():
-        snapshots = sorted((args.out / name / "snapshots").glob("*.safetensors"))
         options = ("--samples", args.samples, "--reference", args.reference, "--json")
-        found.write_text(command("evaluate", snapshots[-1], "--data", args.data, *options))
+        found.write_text(command("evaluate", newest, "--data", args.data, *options))
     figures = json.loads(found.read_text())["figures"]
     return {metric: value_of(figures, metric) for metric in METRICS}
 

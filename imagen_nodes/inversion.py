@@ -19,6 +19,7 @@ from .generation import at_once, generator_of, too_large
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
+from .networks.progan import ProGANGeneratorNetwork
 from .networks.squeezenet import SMALLEST
 from .networks.styled import StyledNetwork
 from .super_resolution import refuse_broken
@@ -65,7 +66,10 @@ def invert(
     a = generator_of(model)
     numbers = latents.classes_of(labels, model.card.class_names, a.classes) if a.classes else []
     refuse_broken(host, image)
-    targets, seen = _targets(host, a, image, mask)
+    # Before it was fully grown, one draws smaller images.
+    network = model.network
+    size = (network.resolution,) * 2 if isinstance(network, ProGANGeneratorNetwork) else a.size
+    targets, seen = _targets(host, size, a.channels, image, mask)
     total = len(targets) * steps
     found: list[Tensor] = []
     # Nodes run where nothing can be differentiated, on weights that cannot be.
@@ -146,9 +150,9 @@ def _rgb(x: Tensor) -> Tensor:
 
 
 def _targets(
-    host: Host, a: GeneratorArchitecture, image: Tensor, mask: Tensor | None
+    host: Host, size: tuple[int, int], channels: int, image: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """``[b c h w]`` in -1..1 at the generator's size, and what is looked at, ``[b 1 h w]``."""
+    """``[b c h w]`` in -1..1 at the generator's ``size``, and what is looked at, ``[b 1 h w]``."""
     b, h, w, _ = image.shape
     masks = torch.zeros(1, 1, 1) if mask is None else mask
     masks = images.fitted_mask(masks, b, (h, w), said=False)[..., None]
@@ -158,8 +162,8 @@ def _targets(
     seen: list[Tensor] = []
     for i in range(b):
         host.progress(0, b)
-        picture, share = _reduced(image[i : i + 1].float().cpu(), 1 - masks[i : i + 1], a.size)
-        targets.append(images.for_network(picture, a.channels))
+        picture, share = _reduced(image[i : i + 1].float().cpu(), 1 - masks[i : i + 1], size)
+        targets.append(images.for_network(picture, channels))
         seen.append(share.movedim(3, 1))
     return torch.cat(targets), torch.cat(seen)
 

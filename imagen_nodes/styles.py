@@ -13,6 +13,7 @@ from .generation import check, generator_of
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
+from .networks.biggan import BigGANGeneratorNetwork
 from .networks.styled import StyledNetwork
 
 Method = Literal["sefa", "pca"]
@@ -180,6 +181,8 @@ def _w_plus(host: Host, model: Model, latent: Latents, psi: float, cutoff: int |
 def _first_weight(model: Model) -> Tensor:
     """``[n z_dim]``: what the first layer multiplies z with."""
     z_dim = generator_of(model).z_dim
+    if isinstance(model.network, BigGANGeneratorNetwork):
+        return model.network.z_weight()
     for name, tensor in model.network.state_dict().items():
         if not name.endswith("weight") or "embed" in name:
             continue

@@ -128,6 +128,18 @@ def test_it_sees_as_far_as_it_says():
     assert int(seen.sum()) == (2 * reach + 1) ** 2
 
 
+def test_blocks_see_as_far_as_they_say():
+    """The rest of a pixel's own block, too."""
+    described, built = network(depth=1, scale=1, unshuffle=3)
+    reach, middle, farthest = described.pictures.reach, 16, 0
+    for offset in range(3):
+        x = noise(1, 3, 33, 33).requires_grad_()
+        built(x)[0, 0, middle + offset, middle + offset].backward()
+        rows = (x.grad[0].abs().sum((0, 2)) > 0).nonzero().flatten()
+        farthest = max(farthest, int((rows - middle - offset).abs().max()))
+    assert farthest == reach
+
+
 @pytest.mark.parametrize("h", [1, 2, 3, 4, 5, 9, 31])
 @pytest.mark.parametrize("strip", [1, 100])
 @pytest.mark.parametrize(("slopes", "relative"), [("channel", 0), ("layer", 1e-6)])

@@ -401,3 +401,15 @@ def test_minimal_filtering_is_convolution(kind, size, plain, bias) -> None:
     for ours, theirs in zip(found, wanted, strict=True):
         scale = float(theirs.detach().abs().max())
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("kind", [HalvingConv2d, DoublingConv2d])
+def test_batches_of_nothing_and_other_default_types(kind) -> None:
+    conv = kind(8, 8, bias=True)
+    assert len(conv(torch.zeros(0, 8, 8, 8))) == 0
+    wanted = conv(x := torch.rand(1, 8, 8, 8))
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(conv(x), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -12,6 +12,7 @@ from imagen_nodes.folders import shipped
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.dcgan import DCGANGenerator
+from imagen_nodes.networks.progan import ProGANGenerator
 from imagen_nodes.networks.stylegan2 import StyleGAN2Generator
 from imagen_nodes.networks.stylegan3 import StyleGAN3Generator
 
@@ -131,8 +132,8 @@ def test_what_is_not_masked_is_seen_as_without_a_mask(model):
     mask[:, 30:63] = 1
     mask[1] /= 2
     a = model.architecture
-    target, seen = inversion._targets(HOST, a, image, mask)
-    plain, _ = inversion._targets(HOST, a, image, None)
+    target, seen = inversion._targets(HOST, a.size, a.channels, image, mask)
+    plain, _ = inversion._targets(HOST, a.size, a.channels, image, None)
     assert torch.equal(target[:, :, :7], plain[:, :, :7])
     assert torch.equal(target[:, :, 24:], plain[:, :, 24:])
     torch.testing.assert_close(target[:, :, 9], plain[:, :, 9], rtol=0, atol=0.3)
@@ -142,6 +143,15 @@ def test_what_is_not_masked_is_seen_as_without_a_mask(model):
     torch.testing.assert_close(rows[:, 2], torch.ones(2))
     assert 0 < rows[0, 9] < 1
     torch.testing.assert_close(seen.mean((1, 2, 3)), 1 - mask.mean((1, 2)), rtol=0, atol=1e-3)
+
+
+def test_a_generator_that_has_not_grown_yet():
+    """Which draws smaller images than it will."""
+    half = model_of(ProGANGenerator(resolution=32, width_base=64, width_max=8, z_dim=8))
+    half.network.grow(1.0)
+    with torch.inference_mode():
+        found = inversion.invert(HOST, half, torch.rand(1, 40, 30, 3), steps=2)
+        assert generation.generate(HOST, half, found).shape == (1, 8, 8, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -48,6 +48,7 @@ def recipe(family: str, **fields: Any) -> dict[str, Any]:
         made["task"]["discriminator"]["norm"] = "none"
         made["task"] |= {
             "loss": "wasserstein",
+            "augment": {"kind": "ada-ramp", "kimg": 0.2, "start": 0.5},
             "generator_every": 2,
             "regularisers": [{"kind": "gradient-penalty"}, {"kind": "lecam"}, {"kind": "drift"}],
         }

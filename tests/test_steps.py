@@ -21,9 +21,11 @@ from imagen_nodes.errors import (
 from imagen_nodes.training.data import Dataset, Stream
 from imagen_nodes.training.loop import Loop
 from imagen_nodes.training.losses import LOSSES, LossName
+from imagen_nodes.training.presets import PRESETS
 from imagen_nodes.training.randomness import torch_random
 from imagen_nodes.training.recipe import Recipe
 from imagen_nodes.training.run import Run
+from imagen_nodes.training.tasks.generate import Generate
 
 from .small_runs import (
     CPU,
@@ -287,7 +289,10 @@ EVERYTHING = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_with_all_that_moves_resumes_exactly(place: Path, loss: LossName) -> None:
-    fields = {"task": game(loss=loss, **EVERYTHING).task}
+    more = dict(EVERYTHING)
+    if loss in ("wasserstein", "relativistic"):
+        more["augment"] = {"kind": "ada-ramp", "kimg": 0.2}
+    fields = {"task": game(loss=loss, **more).task}
     whole = begin(place, "whole", **fields)
     with pytest.MonkeyPatch.context() as patch:
         Stopper(patch, 88, interrupt(signal.SIGINT))
@@ -305,6 +310,10 @@ def test_every_loss_with_all_that_moves_resumes_exactly(place: Path, loss: LossN
         ({"regularisers": [{"kind": "clip"}]}, "clip keeps a wasserstein discriminator smooth"),
         ({"loss": "wasserstein"}, "wasserstein needs a discriminator that is kept smooth"),
         ({"regularisers": [{"kind": "drift"}] * 2}, "drift twice"),
+        (
+            {"loss": "relativistic", "augment": {"kind": "ada"}},
+            "of which relativistic says nothing. Use ada-ramp or diff-augment",
+        ),
         ({"regularisers": [{"kind": "r3"}]}, "'r1', 'r2', 'gradient-penalty'"),
         ({"rates": {"critic": 1}}, "no network 'critic'; there are generator, discriminator"),
     ],
@@ -312,6 +321,26 @@ def test_every_loss_with_all_that_moves_resumes_exactly(place: Path, loss: LossN
 def test_what_does_not_fit_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         game(**fields)
+
+
+def test_orthogonal_of_both_networks_and_of_none() -> None:
+    both = [{"kind": "orthogonal"}, {"kind": "orthogonal", "of": "discriminator"}]
+    assert len(game(regularisers=both).task.regularisers) == 2
+    task = PRESETS["progressive-cifar10"].task.model_dump()
+    with pytest.raises(ValueError, match="a progan-generator has none"):
+        Generate.model_validate(task | {"regularisers": [*task["regularisers"], both[0]]})
+
+
+def test_the_sign_that_augmentation_goes_by_is_about_the_losses_own_boundary() -> None:
+    for loss, boundary in (("bce", 0.0), ("mse", 0.5)):
+        recipe = game(loss=loss)
+        loop = Loop(recipe, stream(), CPU, torch.float32)
+        judge, seen = loop.networks["discriminator"], list[Tensor]()
+        judge.register_forward_hook(lambda *x, seen=seen: seen.append(x[2].detach()))
+        found = loop.step()
+        real = seen[0][:8] if len(seen[0]) > 8 else seen[0]
+        wanted = (real - boundary).sign().mean()
+        assert float(found.signals["real sign"]) == pytest.approx(float(wanted), abs=1e-6)
 
 
 @pytest.mark.parametrize("norm", ["none", "spectral"])

@@ -9,6 +9,7 @@ from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.images import from_network
 from imagen_nodes.latents import Latents, sample
+from imagen_nodes.networks.biggan import BigGANGenerator
 from imagen_nodes.networks.dcgan import DCGANGenerator
 from imagen_nodes.networks.sngan import SNGANGenerator
 from imagen_nodes.networks.stylegan2 import StyleGAN2Generator
@@ -143,6 +144,26 @@ def test_sefa_of_generators_without_styles(architecture):
     torch.testing.assert_close(moved.z, drawn().z - 2 * found[1])
     with pytest.raises(CheckpointError, match="its z varies alike in all directions: use sefa"):
         styles.find_directions(HOST, other, "pca", 3)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_sefa_of_a_generator_that_parts_its_z(classes):
+    """Each part goes into layers of its own; classes, which lie beside it there, are no z."""
+    architecture = BigGANGenerator(resolution=32, width=8, z_dim=16, classes=classes, class_dim=6)
+    model = model_of(architecture)
+    weight = model.network.z_weight()
+    z, label = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([1])
+    assert weight.shape[1] == 16
+    first, conditions = model.network._conditions(z, label if classes else None)
+    shared = [c[:, 4:] for c in conditions]
+    wanted = [model.network.linear.weight @ first[0]]
+    for block, condition, rest in zip(model.network.blocks, conditions, shared, strict=True):
+        for norm in (block.norm1, block.norm2):
+            for layer in (norm.gain, norm.bias):
+                found = layer(condition)[0]
+                wanted.append(found - rest[0] @ layer.weight[:, 4:].t() if classes else found)
+    torch.testing.assert_close(weight @ z[0], torch.cat(wanted), atol=1e-5, rtol=1e-4)
+    assert styles.find_directions(HOST, model, "sefa", 4).shape == (4, 16)
 
 
 def test_editing_some_layers(model):

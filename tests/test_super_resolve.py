@@ -152,7 +152,9 @@ def test_broken_pixels_are_refused(value):
 
 def test_other_networks_are_refused(monkeypatch):
     generator = open_model(shipped("weights") / "dcgan-cifar10.safetensors")
-    with pytest.raises(CheckpointError, match="dcgan-generator for generate, which does not"):
+    with pytest.raises(
+        CheckpointError, match="dcgan-generator for generate, which takes no pictures"
+    ):
         enlarge(generator, noise(1, 4, 4, 3))
     small = model()
     translator = replace(small, card=small.card.model_copy(update={"task": "translation"}))

@@ -397,7 +397,7 @@ MOVING: dict[str, Any] = {
         {"kind": "orthogonal"},
         {"kind": "path-length", "every": 2, "shrink": 1},
     ],
-    "augment": {"kind": "ada", "target": 0, "kimg": 0.2, "start": 0.5, "noise": 1, "cutout": 1},
+    "augment": {"kind": "ada-ramp", "kimg": 0.2, "start": 0.5, "noise": 1, "cutout": 1},
 }
 R3GAN = {"resolution": 16, "z_dim": 8, "widths": [8, 8, 8], "group": 4, "blocks": 1}
 

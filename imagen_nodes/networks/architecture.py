@@ -61,8 +61,9 @@ class Pictures(Spec):
 
 class Growing(Network):
     """A network that is trained at rising resolutions. How far it has grown is part of its state
-    dict (and no tensor that an average could blur). Built and initialised, and in every checkpoint,
-    it is fully grown; a training that wants to grow it begins with ``grow(0)``."""
+    dict (and no tensor that an average could blur): a checkpoint of the time before it was grown
+    works as it did then. Built and initialised it is fully grown; a training that wants to grow it
+    begins with ``grow(0)``."""
 
     @abstractmethod
     def grow(self, progress: float) -> None:

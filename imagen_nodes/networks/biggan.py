@@ -256,6 +256,26 @@ class BigGANGeneratorNetwork(Network):
             return first, tuple(parts)
         return first, tuple(torch.cat([part, shared], dim=1) for part in parts)
 
+    def z_weight(self) -> Tensor:
+        """``[n z_dim]``: what z is multiplied with where it goes in; each part of a hierarchical
+        one's in its own layers."""
+        a = self.architecture
+        if not a.hierarchical:
+            return self.linear.weight
+        rows: list[Tensor] = []
+
+        def add(weight: Tensor, part: int) -> None:
+            row = weight.new_zeros(len(weight), a.z_dim)
+            row[:, part * a.part : (part + 1) * a.part] = weight[:, : a.part]
+            rows.append(row)
+
+        add(self.linear.weight, 0)
+        for part, block in enumerate(self.blocks, 1):
+            for norm in (block.norm1, block.norm2):
+                for layer in (norm.gain, norm.bias):
+                    add(layer.weight, part)  # pyright: ignore
+        return torch.cat(rows)
+
     def initialise(self, random: Generator) -> None:
         """New weights from ``random``: see :func:`initialise`."""
         initialise(self, random)

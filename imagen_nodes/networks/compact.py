@@ -68,7 +68,8 @@ class Compact(Architecture):
             channels=self.channels,
             outputs=self.channels,
             sizes=Sizes(multiple=self.unshuffle),
-            reach=(self.depth + 2) * self.unshuffle,  # px: one each convolution of 3x3
+            # px: a block each convolution of 3x3, and the rest of its own.
+            reach=(self.depth + 3) * self.unshuffle - 1,
             tile=1024,
         )
 

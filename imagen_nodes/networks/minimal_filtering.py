@@ -34,7 +34,7 @@ def suits(x: Tensor, weight: Tensor, tile: int, most: int) -> bool:
     little to multiply."""
     height, width = x.shape[2:]
     fits = max(height, width) <= most and height % tile == width % tile == 0
-    fits = fits and min(weight.shape[:2]) >= 8
+    fits = fits and min(weight.shape[:2]) >= 8 and len(x) > 0
     plain = x.device.type == "cpu" and x.dtype == torch.float32
     plain = plain and not torch.is_autocast_enabled("cpu")
     return fits and plain and not torch.compiler.is_compiling()
@@ -245,7 +245,7 @@ _memory = threading.local()
 
 
 def _memory_for(name: str, keep: bool, *shape: int) -> Tensor:
-    return torch.empty(shape) if keep else _scratch(name, *shape)
+    return torch.empty(shape, dtype=torch.float32, device="cpu") if keep else _scratch(name, *shape)
 
 
 def _scratch(name: str, *shape: int) -> Tensor:
@@ -255,6 +255,6 @@ def _scratch(name: str, *shape: int) -> Tensor:
     buffer: Tensor | None = getattr(_memory, name, None)
     if buffer is None or buffer.numel() < size:
         with torch.inference_mode(False):  # a training may take it next
-            buffer = torch.empty(size)
+            buffer = torch.empty(size, dtype=torch.float32, device="cpu")
         setattr(_memory, name, buffer)
     return buffer[:size].view(shape)

@@ -195,7 +195,7 @@ class Orthogonal(Regulariser):
         return self.of
 
     def term(self, at: Round) -> Tensor:
-        return torch.stack([off_diagonal(w) for w in _matrices(at.network)]).sum()
+        return torch.stack([off_diagonal(w) for w in matrices(at.network)]).sum()
 
 
 class FeatureMatching(Regulariser):
@@ -302,7 +302,7 @@ def off_diagonal(weight: Tensor) -> Tensor:
     return gram.square().sum() - gram.diagonal().square().sum()
 
 
-def _matrices(network: nn.Module) -> list[Tensor]:
+def matrices(network: nn.Module) -> list[Tensor]:
     """Weights as rows of outputs, the trained ones where they are normalised."""
     matrices: list[Tensor] = []
     for module in network.modules():

@@ -35,7 +35,16 @@ from ..diagnoses import ACCURACY, DIVERSITY, HELD_OUT_GAP, LEAK, MARGIN, SATURAT
 from ..growth import Growth, shown
 from ..losses import LOSSES, LossName
 from ..randomness import Numbers
-from ..regularisers import FAKE_LOGIT, REAL_LOGIT, AnyRegulariser, Clip, Regulariser, Round
+from ..regularisers import (
+    FAKE_LOGIT,
+    REAL_LOGIT,
+    AnyRegulariser,
+    Clip,
+    Orthogonal,
+    Regulariser,
+    Round,
+    matrices,
+)
 from ..task import Batch, Measure, Moment, Task, Update, Wanted
 
 REAL_SIGN = "real sign"
@@ -140,7 +149,8 @@ class Generate(Task):
     @model_validator(mode="after")
     def _regularisers_fit(self) -> Self:
         kinds = [term.kind for term in self.regularisers]
-        twice = {kind for kind in kinds if kinds.count(kind) > 1}
+        of = [(term.kind, getattr(term, "network", "")) for term in self.regularisers]
+        twice = {kind for kind, network in of if of.count((kind, network)) > 1}
         if twice:
             raise ValueError(f"regularisers: {', '.join(sorted(twice))} twice; once is enough")
         if "clip" in kinds and self.loss != "wasserstein":
@@ -158,6 +168,21 @@ class Generate(Task):
                 f"regularisers: {single[0]} takes the gradient at each image by itself, but this "
                 "discriminator's batch norm mixes the images of a batch. Set discriminator.norm to "
                 "spectral or none, or leave it out"
+            )
+        for term in self.regularisers:
+            if not isinstance(term, Orthogonal):
+                continue
+            of_it = self.generator if term.network == "generator" else self.discriminator
+            if not matrices(_built(of_it)):
+                raise ValueError(
+                    "regularisers: orthogonal looks at convolutions and linear layers as torch has "
+                    f"them, and a {of_it.kind} has none. Leave it out"
+                )
+        vague = self.loss == "wasserstein" or LOSSES[self.loss].relativistic
+        if vague and isinstance(self.augment, AdaptiveAugment):
+            raise ValueError(
+                "augment: ada goes by the sign of the discriminator's logits, of which "
+                f"{self.loss} says nothing. Use ada-ramp or diff-augment"
             )
         if "path-length" in kinds and _has_batch_norm(_built(self.generator)):
             raise ValueError(
@@ -279,7 +304,7 @@ class Generate(Task):
         signals = {
             REAL_LOGIT: of_real.logits.mean(),
             FAKE_LOGIT: of_fake.logits.mean(),
-            REAL_SIGN: of_real.logits.sign().mean(),
+            REAL_SIGN: (of_real.logits - self._boundary).sign().mean(),
         }
         if self.loss != "wasserstein":  # whose logits have no zero
             signals |= self._rightness(of_real.logits.detach(), of_fake.logits.detach())
@@ -340,12 +365,17 @@ class Generate(Task):
         if isinstance(self.augment, AdaptiveAugment) and update.network == "discriminator":
             self.augment.follow(memory, update.signals[REAL_SIGN], moment.batch, moment.step)
 
+    @property
+    def _boundary(self) -> float:
+        """The logit between real and generated: half-way from 0 to 1 with squared error."""
+        return 0.5 if self.loss == "mse" else 0.0
+
     def _rightness(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """How often the discriminator is right, and by how much."""
         if LOSSES[self.loss].relativistic:
             right = (real > fake).float().mean()
         else:
-            between = 0.5 if self.loss == "mse" else 0.0
+            between = self._boundary
             right = ((real > between).float().mean() + (fake < between).float().mean()) / 2
         return {ACCURACY: right, MARGIN: real.mean() - fake.mean()}
 

@@ -68,7 +68,9 @@ def invert(
     refuse_broken(host, image)
     # Before it was fully grown, one draws smaller images.
     network = model.network
-    size = (network.resolution,) * 2 if isinstance(network, ProGANGeneratorNetwork) else a.size
+    size = a.size
+    if isinstance(network, ProGANGeneratorNetwork):
+        size = network.resolution, network.resolution
     targets, seen = _targets(host, size, a.channels, image, mask)
     total = len(targets) * steps
     found: list[Tensor] = []

@@ -272,8 +272,9 @@ class BigGANGeneratorNetwork(Network):
         add(self.linear.weight, 0)
         for part, block in enumerate(self.blocks, 1):
             for norm in (block.norm1, block.norm2):
-                for layer in (norm.gain, norm.bias):
-                    add(layer.weight, part)  # pyright: ignore
+                assert isinstance(norm, VectorConditionalBatchNorm2d)
+                add(norm.gain.weight, part)
+                add(norm.bias.weight, part)
         return torch.cat(rows)
 
     def initialise(self, random: Generator) -> None:

@@ -64,7 +64,9 @@ def invert(
         DataError: pictures and masks do not fit together, or hold NaN or infinity, or there is no
             such class, or memory does not suffice."""
     a = generator_of(model)
-    numbers = latents.classes_of(labels, model.card.class_names, a.classes) if a.classes else []
+    numbers = None
+    if a.classes:
+        numbers = latents.in_turns(labels, model.card.class_names, a.classes, len(image))
     refuse_broken(host, image)
     # Before it was fully grown, one draws smaller images.
     network = model.network
@@ -82,7 +84,7 @@ def invert(
         for i in range(len(targets)):
             # Clones, since a tensor of a node is one that cannot be differentiated.
             target, weight = (x[i : i + 1].clone().to(device) for x in (targets, seen))
-            label = torch.tensor([numbers[i % len(numbers)]], device=device) if numbers else None
+            label = None if numbers is None else numbers[i : i + 1].clone().to(device)
 
             def report(step: int, drawn: Tensor | None, i: int = i) -> None:
                 shown = None
@@ -100,10 +102,7 @@ def invert(
                 raise too_large(a) from error
             found.append(values.detach().float().cpu())
     values = torch.cat(found)
-    if a.styled:
-        return Latents(None, None, values)
-    given = [numbers[i % len(numbers)] for i in range(len(values))] if numbers else None
-    return Latents(values, None if given is None else torch.tensor(given))
+    return Latents(None, None, values) if a.styled else Latents(values, numbers)
 
 
 def fill(image: Tensor, mask: Tensor, drawn: Tensor, which: Tensor) -> Tensor:

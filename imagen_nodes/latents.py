@@ -169,6 +169,12 @@ def classes_of(text: str, names: tuple[str, ...], classes: int) -> list[int]:
     return found
 
 
+def in_turns(text: str, names: tuple[str, ...], classes: int, count: int) -> Tensor:
+    """``[count]`` int64: the classes of :func:`classes_of`, one after another."""
+    numbers = torch.tensor(classes_of(text, names, classes))
+    return numbers[torch.arange(count) % len(numbers)]
+
+
 def _parts(text: str) -> list[str]:
     """What stands between commas, in small letters."""
     return [part for part in map(str.strip, text.lower().split(",")) if part]

@@ -122,8 +122,7 @@ def _labels(model: Model, classes: int, count: int, label: str, latent: Latents 
         if len(wrong):
             raise DataError(f"the latents are of class {wrong[0]}, {model.name} has {classes}")
         return latent.labels
-    numbers = torch.tensor(latents.classes_of(label, model.card.class_names, classes))
-    return numbers[torch.arange(count) % len(numbers)]
+    return latents.in_turns(label, model.card.class_names, classes, count)
 
 
 def _squares(model: Model) -> bool:

@@ -4,7 +4,6 @@ constant; otherwise they are ours (``networks/progan.py``)."""
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING
 
 from ..networks.progan import ProGANGenerator
@@ -37,11 +36,7 @@ def generator(candidate: Candidate) -> Imported:
         raise Other("classes, which are not supported")
     if config.get("perChannelNormalization") is False or config.get("equalizedlR") is False:
         raise Other("no pixel norm, or no equalised learning rate")
-    found = (re.fullmatch(r"toRGBLayers\.(\d+)\.module\.bias", name) for name in names.stored)
-    numbers = sorted(int(match[1]) for match in found if match)
-    scales = len(numbers)
-    if numbers != list(range(scales)):
-        raise Other("toRGBLayers that are not counted from 0 on")
+    scales = names.count(r"toRGBLayers\.(\d+)\.module\.bias")
     sides = [4 << i for i in range(scales)]
     widths = [names.shape(f"toRGBLayers.{i}.module.weight")[1] for i in range(scales)]
     most = max(widths)

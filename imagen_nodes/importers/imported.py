@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,17 @@ class Names:
         self._left.discard(name)
         tensor = self.stored[name].tensor()
         return tensor.float() if tensor.is_floating_point() else tensor
+
+    def count(self, pattern: str) -> int:
+        """How many names match, whose numbers, the pattern's first group, count from 0.
+
+        Raises:
+            Other: one of them is left out; they are the file's, and as large as it likes."""
+        found = (re.fullmatch(pattern, name) for name in self.stored)
+        numbers = sorted(int(match[1]) for match in found if match)
+        if numbers != list(range(len(numbers))):
+            raise Other("layers that are not counted from 0 on")
+        return len(numbers)
 
     def folded(self, name: str) -> Tensor:
         """``name.weight``; where it is spectrally normalised (weight_orig, weight_u, weight_v),

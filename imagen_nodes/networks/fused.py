@@ -270,10 +270,7 @@ def _available() -> bool:
 @cache
 def _multiplies_channels() -> bool:
     """Whether its product takes one value a channel: torch 2.4's does not."""
-    conv, x = (
-        nn.Conv2d(16, 16, 1).to(torch.bfloat16),
-        torch.zeros(1, 16, 4, 4, dtype=torch.bfloat16),
-    )
+    conv, x = nn.Conv2d(16, 16, 1), torch.zeros(1, 16, 4, 4, dtype=torch.bfloat16)
     multiply = torch.ops.mkldnn._convolution_pointwise.binary
     with torch.no_grad():
         weight, bias = _pack(conv, list(x.shape), (0, 0), None)

@@ -65,8 +65,14 @@ def main() -> None:
     settings = Settings(per_class=args.per_class, oversample=args.oversample)
     arms = ARMS if args.unfiltered else ARMS[:2]
     found: dict[str, float] = {}
+    # Figures of other settings are others.
+    same = {"per_class": args.per_class, "oversample": args.oversample, "steps": args.steps}
+    same |= {key: str(getattr(args, key)) for key in ("train", "test", "weights")}
     if args.results and args.results.exists():
-        found = json.loads(args.results.read_text())
+        before = json.loads(args.results.read_text())
+        if before.get("settings") != same:
+            parser.error(f"{args.results}: holds figures of other settings: name another file")
+        found = before["accuracies"]
     for seed in range(args.seeds):
         share: Shares | None = None
         for percent in args.shares:
@@ -82,7 +88,8 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 print(f"{name}: {found[name]:.2%}, {seconds:.0f} s", flush=True)
                 if args.results:
-                    args.results.write_text(json.dumps(found, indent=1))
+                    written = {"settings": same, "accuracies": found}
+                    args.results.write_text(json.dumps(written, indent=1))
     print(table(found, arms, args.shares, args.seeds))
     if args.plot:
         plot(found, arms, args.shares, args.seeds, args.plot)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong, 130 cancelled."""
     args = _parser().parse_args(arguments)
     try:
-        return args.verb(args)
+        with _terminable():
+            return args.verb(args)
     except KeyboardInterrupt:
         return _complain(args, Cancelled("cancelled"))
     except ImagenError as error:
@@ -29,6 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # of a path that was given: no permission, too long a name, ...
         where = f"{error.filename}: " if error.filename else ""
         return _complain(args, DataError(f"{where}{error.strerror or error}"))
+
+
+@contextmanager
+def _terminable() -> Generator[None]:
+    """SIGTERM ends what runs meanwhile as Ctrl-C does, so that nothing half-written stays."""
+    if threading.current_thread() is not threading.main_thread():  # signals come to that alone
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(args: argparse.Namespace, error: ImagenError) -> int:
@@ -100,7 +117,9 @@ def nodes(args: argparse.Namespace) -> int:
 def inspect(args: argparse.Namespace) -> int:
     """Show what a weights file says of itself, or a folder of them as Markdown."""
     from . import cards, checkpoint
+    from .folders import weights_at
 
+    args.file = weights_at(args.file)
     if args.file.is_dir():
         print(cards.overview(args.file), end="")
         return 0
@@ -224,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="as ComfyUI's /object_info")
     sub.add_argument("--help-pages", type=Path, metavar="DIR", help="write our help pages there")
     sub = add(inspect)
-    sub.add_argument("file", type=Path, help="a .safetensors file, or a folder of them")
+    sub.add_argument("file", type=Path, help="a .safetensors file, one that ships, or a folder")
     sub.add_argument("--json", action="store_true", help="the whole card and the tensors")
     importers.add_arguments(add(import_))
     evaluation.add_arguments(add(evaluate))

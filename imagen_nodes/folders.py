@@ -136,3 +136,13 @@ def find_weights(folders: Iterable[Path], name: str) -> Path:
     if name not in found:
         raise CheckpointError(f"no weights {name!r}. There is: {', '.join(found) or 'nothing'}")
     return found[name]
+
+
+def weights_at(path: Path) -> Path:
+    """The file, or, where there is none, the weights of that name, in ``weights`` or shipped.
+
+    Raises:
+        CheckpointError: there are none of a mere name; the message lists what there is."""
+    if path.exists() or path.parent != Path():
+        return path
+    return find_weights((Path("weights"), shipped("weights")), path.name)

@@ -66,13 +66,18 @@ def pictures_of(model: Model) -> Pictures:
         CheckpointError: it is no network for translation."""
     pictures, kind = model.architecture.pictures, model.card.architecture["kind"]
     restores = model.card.task in RESTORING
-    if pictures is None or pictures.masked or restores or pictures.outputs not in (1, 3):
+    if pictures is None or pictures.masked or restores:
         needs = "gives no pictures of pictures"
         if pictures and (pictures.masked or restores):
             needs = "needs a mask" if pictures.masked else "gives the same pictures back, restored"
         raise CheckpointError(
             f"{model.name} holds a {kind} for {model.card.task}, which {needs}: load a network for "
             "translation, such as pix2pix, CycleGAN or CUT"
+        )
+    if pictures.outputs not in (1, 3):
+        raise CheckpointError(
+            f"{model.name} gives {pictures.outputs} channels, which are no picture: this node "
+            "shows results of 1 or 3"
         )
     if pictures.channels not in (1, 3):
         raise CheckpointError(

@@ -27,7 +27,7 @@ class Search(Node):
     """Pictures to find latents of; they are resized to the generator's size."""
     steps: Annotated[int, Field(ge=1, le=10_000)] = 200
     """Steps of the search."""
-    rate: Annotated[float, Field(gt=0, le=1), Widget(step=0.01)] = 0.05
+    rate: Annotated[float, Field(ge=0.001, le=1), Widget(step=0.001)] = 0.05
     """How far a step goes."""
     perceptual: Annotated[float, Field(ge=0, le=100), Widget(step=0.1)] = 1.0
     """Weight of how alike they look (LPIPS), beside equal pixels."""

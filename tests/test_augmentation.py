@@ -1,13 +1,16 @@
 """Expanding a labelled folder: the verb, the node, and what decides which pictures are kept."""
 
 import json
+import math
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from imagen_nodes import checkpoint, generation, latents, styles
 from imagen_nodes.__main__ import main
@@ -193,7 +196,8 @@ def test_only_generated_and_some_classes(model, data, tmp_path):
     _, lines = manifest.read(tmp_path / "out")
     assert [(line["class"], line["origin"]) for line in lines] == [("ship", "generated")] * 2
     assert report.total("real") == 0
-    assert list((tmp_path / "out" / "cat").iterdir()) == []
+    assert report.notes[-1] == "no pictures of cat, so no folder: labels count those left"
+    assert ImageFolder(tmp_path / "out").classes == ["ship"]
 
 
 def test_pictures_of_several_sizes_are_resized_to_the_generators_and_it_is_said(
@@ -406,6 +410,17 @@ def test_an_unknown_class():
     assert classes.matched(("fish", "x"), (1,), ("x", "y", "z"), 3)[0] == {1: 0}
     with pytest.raises(DataError, match="which has 3: 0 to 2"):
         classes.matched(("a", "b"), (0, 1), (), 3)
+    with pytest.raises(DataError, match=r"^bird: no such class"):
+        # Nor in order, where another class, which is not chosen, is known by its name.
+        classes.matched(("bird", "car"), (0,), ("automobile", "car"), 2)
+
+
+def test_classes_of_one_name():
+    names = ("crane", "dog", "Crane")
+    assert classes.matched(names, (0, 1, 2), names, 3) == ({0: 0, 1: 1, 2: 2}, "")
+    found, note = classes.matched(("dog", "crane"), (0, 1), names, 3)
+    assert found == {0: 1, 1: 0}
+    assert note == "2 of the generator's classes are named crane: number 0 is taken"
 
 
 def test_folders_are_told_apart_from_those_of_others():
@@ -413,8 +428,10 @@ def test_folders_are_told_apart_from_those_of_others():
 
 
 def test_names_of_folders():
-    names = ("tench, Tinca", "a/b", "a:b", "..", "CON ", "A_B")
-    assert classes.folders(names) == ("tench, Tinca", "a_b", "a_b-2", "class", "CON", "A_B-5")
+    names = ("tench, Tinca", "a/b", "a:b", "..", "CON ", "A_B", "Manifest.jsonl")
+    assert classes.folders(names) == (
+        *("tench, Tinca", "a_b", "a_b-2", "class", "CON", "A_B-5", "Manifest.jsonl-6"),
+    )
 
 
 # ---- what is refused -----------------------------------------------------------------------------
@@ -446,6 +463,15 @@ def test_a_discriminator_of_another_generator(architecture, text, model, data, t
         augment(model, data, tmp_path / "out", saved("judge", architecture))
     with pytest.raises(CheckpointError, match="which does not judge images"):
         augment(model, data, tmp_path / "out", model)
+
+
+def test_a_discriminator_whose_scores_are_nan(model, data, tmp_path):
+    judge = saved("judge", DCGANDiscriminator(resolution=32, width=8))
+    with torch.no_grad():
+        next(judge.network.parameters()).fill_(math.nan)
+    with pytest.raises(CheckpointError, match=r"judge\.safetensors: scores of .* are NaN"):
+        augment(model, data, tmp_path / "out", judge)
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_without_classes_and_with_too_few_pictures(model, data, tmp_path):
@@ -488,6 +514,16 @@ def test_nothing_is_left_after_ctrl_c_or_a_full_disk(model, data, tmp_path, monk
     with pytest.raises(StorageError, match="cannot be written: No space left on device"):
         augment(model, data, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_nothing_is_left_after_sigterm(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Image.Image, "save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    call = ["augment", str(data), "--weights", WEIGHTS.name, "-o", str(tmp_path / "out")]
+    assert main([*call, "--per-class", "1"]) == 130
+    assert capsys.readouterr().err.endswith("error: cancelled\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 # ---- the verb and the node -----------------------------------------------------------------------

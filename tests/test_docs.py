@@ -7,16 +7,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from imagen_nodes import cards
 from imagen_nodes.__main__ import _parser
 from imagen_nodes.graph.builtin import BUILTIN
 from imagen_nodes.graph.node import DeclaredNode
 from imagen_nodes.nodes import NODES
+from imagen_nodes.training.cli import _changed
+from imagen_nodes.training.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "weights/QUEUE.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(text, language=""):
@@ -58,8 +64,36 @@ def test_every_command_in_the_docs_is_one(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+    for target, place in re.findall(r"\]\(([^)#]*)(#[^)]+)?\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        other = page.parent / target if target else page
+        assert other.exists(), target
+        if place:
+            titles = re.findall(r"^#+ (.+)$", other.read_text(), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles]
+            assert place[1:] in anchors, place
+
+
+def test_every_preset_is_in_the_guide():
+    page = (ROOT / "docs" / "training.md").read_text()
+    assert [name for name in PRESETS if f"`{name}`" not in page] == []
+
+
+def test_the_queue_s_recipes_are_taken_and_small_enough():
+    """Weights in half precision of each; what follows in a block is for `sngan-cifar10`."""
+    page = (ROOT / "weights" / "QUEUE.md").read_text()
+    more = shlex.split(blocks(page)[-1])
+    rows = re.findall(r"^\| \d+ \| `([\w-]+)` \| `(?:.* )?imagen-nodes (train [^`]*)`", page, re.M)
+    assert len(rows) > 15
+    for name, command in rows:
+        words = shlex.split(command) + (more if name == "sngan-cifar10" else [])
+        args = _parser().parse_args(words)
+        recipe = _changed(PRESETS[args.preset], args)
+        with torch.device("meta"):
+            network = recipe.task.architectures[recipe.task.shipped].build()
+        size = 2 * sum(tensor.numel() for tensor in network.state_dict().values())
+        assert size < 6_000_000 or name == "dcgan-cifar10", (name, size)
 
 
 def test_the_node_table_is_complete():
@@ -68,6 +102,11 @@ def test_the_node_table_is_complete():
             ", ".join(p.name for p in ports) for ports in (node.inputs, node.outputs)
         )
         assert f"| {node.title} | {inputs} | {outputs} |" in README
+
+
+def test_the_changelog_names_every_node():
+    page = (ROOT / "CHANGELOG.md").read_text()
+    assert [node.title for node in map(DeclaredNode, NODES) if node.title not in page] == []
 
 
 def test_the_built_in_nodes_are_listed():

@@ -197,6 +197,14 @@ def test_every_node_is_complete(node):
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.id)
+def test_numbers_have_limits(node):
+    """Which ComfyUI's widgets and `imagen-nodes check` keep to; others are met in the run alone."""
+    for port in DeclaredNode(node).inputs:
+        if port.type in ("INT", "FLOAT"):
+            assert {"min", "max"} <= port.widget.keys(), port.name
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.id)
 def test_help_pages_are_up_to_date(node):
     """If not: imagen-nodes nodes --help-pages nodes/web/docs"""
     page = HELP / f"{node.id}.md"

@@ -309,6 +309,8 @@ def test_from_pictures_to_the_node(place, capsys):
     game = {"adversarial_weight": 0.1, "discriminator": JUDGE}
     options = ("--set", "metric_kimg=0.016", "--set", "metric_samples=4")
     assert begin("run", "--kimg", "0.016", *options, **game) == 0
+    said = "data: 8 images of pictures: content (4), content; style (4), style"
+    assert said in capsys.readouterr().out
     lines = [json.loads(line) for line in Path("run/stats.jsonl").read_text().splitlines()]
     assert set(lines[-1]["losses"]) == {"content", "style", "generator", "discriminator"}
     measured = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])["metrics"]

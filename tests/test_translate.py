@@ -156,6 +156,7 @@ def test_memory_decides_what_is_run_whole():
     [
         (DCGANGenerator(resolution=16, width=8), r"holds a dcgan-generator .* no pictures of pict"),
         (Compact(scale=2, width=8, depth=1), r"enlarges pictures 2 times\. Use Super-Resolve"),
+        (ResNetGenerator(width=4, outputs=2), r"gives 2 channels, .* shows results of 1 or 3"),
         (ResNetGenerator(width=4, channels=35), r"takes 35 channels, one for each label"),
     ],
 )

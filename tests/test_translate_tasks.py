@@ -26,6 +26,7 @@ from imagen_nodes.training.losses import feature_matching, patch_nce
 from imagen_nodes.training.presets import PRESETS
 from imagen_nodes.training.randomness import Numbers
 from imagen_nodes.training.task import Batch, Moment
+from imagen_nodes.training.tasks import unpaired
 from imagen_nodes.training.tasks.translate import Translate
 from imagen_nodes.training.tasks.unpaired import Contrast, Cycle
 from imagen_nodes.training.windows import windows
@@ -549,6 +550,19 @@ def test_measuring():
     assert figures[0].metric == "FD-MobileNetV2"
     assert figures[0].reference == "6 images of trainB of k"
     assert task.measuring(kinds, torch.device("cpu"), 2, 2) is None
+
+
+def test_measuring_leaves_large_sets_in_their_file():
+    images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
+    labels = np.repeat([0, 1], [8, 12])
+    data = Dataset("k", images, labels, ("trainA", "trainB"))
+    for kind, count, wanted in ((0, 100, range(8)), (1, 5, range(8, 20, 3)), (1, 1, [8])):
+        part = unpaired._of_kind(data, kind, count)
+        assert part.images.ravel().tolist() == list(wanted)
+        assert np.shares_memory(part.images, images)
+    mixed = unpaired._of_kind(Dataset("k", images, np.arange(20) % 3 % 2, ("a", "b")), 1, 4)
+    assert mixed.images.ravel().tolist() == [1, 7, 13, 19]
+    assert mixed.name == "b of k"
 
 
 def test_measuring_pictures_of_a_side_that_the_network_does_not_take():

@@ -21,7 +21,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 512
 FONTS = sorted(Path("/usr/share/fonts").rglob("*.[to]tf"))
-WORDS = Path(__file__).with_name("QUEUE.md").read_text().split()
+TEXT = """The most valuable first. Each is one command in runs of eight minutes: ends a run after
+its step with a SAVED state, and the same command goes on; 4,000 kimg, 50%, 31.3 / 28.0 / 27.2 dB
+(190 ships). #9 & @home = {0.001} [x, y] "Quick" brown fox jumps over the lazy dog - 'why not?'"""
+WORDS = TEXT.split()
 
 Colour = tuple[int, int, int]
 

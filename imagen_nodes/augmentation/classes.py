@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import DataError
+from . import manifest
 
 # What some file system does not take.
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
@@ -17,8 +18,9 @@ def matched(
     """The generator's class for each of the data's labels in ``chosen``, and what the user should
     know of it; empty: nothing.
 
-    By name where all names are known. Where none is, numbers are labels, and other names are taken
-    in order if there are as many classes.
+    By name where all names are known, the first of those that the generator has several times,
+    unless both have the same list. Where none of all the data's names is known, numbers are labels,
+    and other names are taken in order if there are as many classes.
 
     Args:
         data: names of the data's classes, by label.
@@ -26,11 +28,22 @@ def matched(
 
     Raises:
         DataError: some classes are not the generator's; the message lists what it has."""
-    known = {_plain(name): number for number, name in enumerate(generator)}
-    found = {label: known[_plain(data[label])] for label in chosen if _plain(data[label]) in known}
+    names = [_plain(name) for name in data]
+    known: dict[str, list[int]] = {}
+    for number, name in enumerate(generator):
+        known.setdefault(_plain(name), []).append(number)
+    if names == [_plain(name) for name in generator]:
+        return {label: label for label in chosen}, ""
+    found = {label: known[names[label]] for label in chosen if names[label] in known}
     if len(found) == len(chosen):
-        return found, ""
-    if not found:
+        notes = [
+            f"{len(numbers)} of the generator's classes are named {data[label]}: number "
+            f"{numbers[0]} is taken"
+            for label, numbers in found.items()
+            if len(numbers) > 1
+        ]
+        return {label: numbers[0] for label, numbers in found.items()}, "; ".join(notes)
+    if known.keys().isdisjoint(names):
         numbers = {label: int(data[label]) for label in chosen if data[label].isdecimal()}
         if len(numbers) == len(chosen) and all(number < count for number in numbers.values()):
             return numbers, "the data's classes are numbers, taken for the generator's labels"
@@ -49,11 +62,11 @@ def matched(
 
 def folders(names: Sequence[str]) -> tuple[str, ...]:
     """A folder's name for each class: its own, without what file systems do not take, and told
-    apart by its number where that is not enough."""
+    apart by its number where that, or the manifest's name, is in the way."""
     found: list[str] = []
     for number, name in enumerate(names):
         folder = UNSAFE.sub("_", name).strip(" .") or "class"
-        taken = {other.casefold() for other in found}
+        taken = {manifest.FILE, *(other.casefold() for other in found)}
         # Again, where another class is called what this one would be.
         while folder.casefold() in taken:
             folder = f"{folder}-{number}"

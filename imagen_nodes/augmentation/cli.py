@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ..console import progress_bar
 from ..errors import UsageError
-from ..folders import find_weights, shipped
+from ..folders import weights_at
 from ..spec import problems
 from .settings import Settings
 
@@ -68,8 +68,8 @@ def main(args: argparse.Namespace) -> int:
     from ..graph.local import LocalHost
     from .expand import augment
 
-    model = open_model(_file(args.weights))
-    judge = open_model(_file(args.discriminator)) if args.discriminator else None
+    model = open_model(weights_at(args.weights))
+    judge = open_model(weights_at(args.discriminator)) if args.discriminator else None
     notes: list[str] = []
     with progress_bar() as progress:
 
@@ -95,13 +95,6 @@ def _settings(args: argparse.Namespace) -> Settings:
         flags = (f"--{line.partition(':')[0].replace('_', '-')}" for line in lines)
         texts = (line.partition(":")[2] for line in lines)
         raise UsageError("\n".join(map(":".join, zip(flags, texts, strict=True)))) from error
-
-
-def _file(path: Path) -> Path:
-    """The file, or that of the weights that ship under its name."""
-    if path.exists() or path.parent != Path():
-        return path
-    return find_weights((Path("weights"), shipped("weights")), path.name)
 
 
 def _table(report: Report) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import __version__, generation, images, latents
 from ..checkpoint import Model
-from ..errors import DataError, StorageError, UsageError
+from ..errors import CheckpointError, DataError, StorageError, UsageError
 from ..evaluation.evaluator import batch_size, exactly
 from ..evaluation.features import FeatureSpace, mobilenet
 from ..files import folder_atomically, refuse_taken
@@ -224,7 +224,6 @@ class _Work:
         lines = Manifest(folder, self._header())
         previews: list[Tensor] = []
         for label, name in enumerate(self.names):
-            _make(folder / self.folders[label])
             found = Expanded(name)
             indices = np.flatnonzero(self.labels == label)
             if not self.settings.only_generated:
@@ -240,6 +239,9 @@ class _Work:
                 f"{self.drawing.model.name}: none of {self.report.total('drawn')} pictures is "
                 "kept. Lower copy_distance and duplicate_distance, which 0 turns off"
             )
+        empty = [f.name for f in self.report.classes if not f.real + f.altered + f.generated]
+        if empty:
+            self._note(f"no pictures of {', '.join(empty)}, so no folder: labels count those left")
         self.report.preview = _in_turns(previews)
 
     def _write_real(
@@ -282,6 +284,12 @@ class _Work:
         features, scores = self._candidates(space, seeds, number)
         with exactly(features.device):
             scores = real.realism(features) if scores is None else scores
+            if not scores.isfinite().all():
+                judge = self.drawing.judge or self.drawing.model
+                raise CheckpointError(
+                    f"{judge.name}: scores of generated pictures are NaN or infinite. Use other "
+                    "weights, or no discriminator"
+                )
             distances, nearest = real.nearest(features)
             limits = s.copy_distance, s.duplicate_distance
             picked = pick(features / real.usual, scores, distances, s.per_class, *limits)
@@ -377,17 +385,12 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]} px"
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise StorageError.at(folder, error) from error
-
-
 def _save(path: Path, pixels: Pixels) -> None:
-    """``[h w c]`` uint8 as a PNG."""
+    """``[h w c]`` uint8 as a PNG, in a folder that is made when its first one comes: ImageFolder
+    refuses empty ones."""
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     try:
+        path.parent.mkdir(exist_ok=True)
         picture.save(path, "PNG")
     except OSError as error:
         raise StorageError.at(path, error) from error

@@ -14,6 +14,7 @@ from .. import cards
 from ..console import progress_bar
 from ..errors import CheckpointError, UsageError
 from ..files import write_atomically
+from ..folders import weights_at
 
 if TYPE_CHECKING:
     import torch
@@ -146,6 +147,7 @@ def main(args: argparse.Namespace, open_data: Opener, degradation_of: Degradatio
 
     _check(args)
     keep_memory()
+    args.weights = weights_at(args.weights)
     model = open_model(args.weights)
     a, pictures = model.architecture, model.architecture.pictures
     _check_fits(args, model)

@@ -37,7 +37,9 @@ def generator(candidate: Candidate, encoders: Sequence[Candidate] = ()) -> Impor
         CheckpointError: it is, but the encoder is not there, or is another one's."""
     names = Names(candidate.without_prefix(*PREFIXES))
     if _numbers(names)[: len(ENCODER)] == ENCODER:
-        raise Other("an encoder: give the decoder's file, and this one with --encoder")
+        raise CheckpointError(
+            "an encoder of AdaIN: give the decoder's file, and this one with --encoder"
+        )
     if _numbers(names) != DECODER:
         raise Other("no sequence of nine convolutions with doubling behind the 1st, 5th and 7th")
     shapes = [names.shape(f"{number}.weight") for number in DECODER]

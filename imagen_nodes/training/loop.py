@@ -18,7 +18,7 @@ from torch.autograd.graph import increment_version
 
 from ..checkpoint import load
 from ..errors import CheckpointError
-from ..folders import find_weights, shipped
+from ..folders import weights_at
 from ..networks.architecture import Architecture
 from ..networks.styled import StyledNetwork
 from .data import Stream
@@ -227,9 +227,7 @@ def beginning(name: str, architecture: Architecture) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: there are none of that name, or they are of another architecture."""
-    path = Path(name)
-    if not path.is_file():
-        path = find_weights([shipped("weights")], name)
+    path = weights_at(Path(name))
     model = load(path)
     if model.architecture != architecture:
         was, now = (a.model_dump(mode="json") for a in (model.architecture, architecture))

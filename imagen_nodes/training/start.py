@@ -250,13 +250,15 @@ def load_data(recipe: Recipe, path: Path, display: Display) -> Dataset:
             f"Put each kind into a subfolder, {wanted.domains} in all; their alphabetical order "
             "counts"
         )
-    if wanted.domains > 1 and dataset.labels is not None:
-        for name, images in zip(
-            dataset.class_names, np.bincount(dataset.labels, minlength=classes), strict=True
-        ):
+    kinds = f", {classes} classes" if classes else ""
+    if wanted.roles and dataset.labels is not None:
+        counts = np.bincount(dataset.labels, minlength=classes).tolist()
+        roles = list(zip(dataset.class_names, counts, wanted.roles, strict=True))
+        for name, images, _ in roles:
             if not images:
                 raise DataError(f"{path}: none of the pictures in {name} can be read")
-    display.note(f"data: {count} images of {dataset.name}" + f", {classes} classes" * bool(classes))
+        kinds = ": " + "; ".join(f"{name} ({images}), {role}" for name, images, role in roles)
+    display.note(f"data: {count} images of {dataset.name}{kinds}")
     if count < recipe.batch:
         display.note(f"note: fewer than a batch of {recipe.batch}; a batch repeats them")
     return dataset

@@ -31,9 +31,15 @@ class Wanted:
     panels: int = 1
     """Pictures side by side in each image, all of the same width: each is mirrored, and cropped
     alike, by itself."""
-    domains: int = 1
-    """Kinds of pictures, each in a subfolder, in alphabetical order. Images of a batch are of the
-    first kind, the second, the first ..., and their labels are these numbers, from 0."""
+    roles: tuple[str, ...] = ()
+    """What each kind of pictures is for, where there are several, each in a subfolder, in
+    alphabetical order. Images of a batch are of the first kind, the second, the first ..., and
+    their labels are these numbers, from 0."""
+
+    @property
+    def domains(self) -> int:
+        """Kinds of pictures."""
+        return len(self.roles) or 1
 
 
 # Measures a network that is shipped: figures, that which decides first.

@@ -136,7 +136,7 @@ class Style(Task):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted((self.size, self.size), 3, domains=2)
+        return Wanted((self.size, self.size), 3, roles=("content", "style"))
 
     @property
     def measures_by_picture(self) -> bool:

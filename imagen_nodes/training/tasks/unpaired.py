@@ -103,7 +103,12 @@ class Unpaired(Task):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted((self.read, self.read), self.generator.channels, domains=2)
+        roles = ("turned into the other", "the other")
+        return Wanted(
+            (self.read, self.read),
+            self.generator.channels,
+            roles=roles if self.source == "first" else roles[::-1],
+        )
 
     @property
     def purpose(self) -> str:
@@ -134,15 +139,12 @@ class Unpaired(Task):
         """Results of ``samples`` whole pictures at most, padded as the node does, against
         ``reference`` of the other kind."""
         assert dataset.labels is not None
-        given, wanted = (np.flatnonzero(dataset.labels == k) for k in (self._from, 1 - self._from))
-        given, wanted = given[:samples], wanted[:reference]
+        source = _of_kind(dataset, self._from, samples)
+        target = _of_kind(dataset, 1 - self._from, reference)
         sizes = self.generator.pictures.sizes
-        if min(len(given), len(wanted)) < FEWEST:
+        if min(len(source.images), len(target.images)) < FEWEST:
             return None
-        name = f"{dataset.class_names[1 - self._from]} of {dataset.name}"
-        target = Dataset(name, dataset.images[wanted])
         evaluator = Evaluator(mobilenet(device), target)
-        source = Dataset(name, dataset.images[given])
 
         def measure(network: nn.Module) -> tuple[Measurement, ...]:
             def translate(x: Tensor) -> Tensor:
@@ -152,6 +154,21 @@ class Unpaired(Task):
             return set_figures(translate, source, evaluator)
 
         return measure
+
+
+def _of_kind(dataset: Dataset, kind: int, count: int) -> Dataset:
+    """At most ``count`` pictures of a kind, from all over it. Where they follow each other, as a
+    folder's do, they stay where they are: those of a large set in a file."""
+    found = np.flatnonzero(dataset.labels == kind)
+    step = max(1, -(-len(found) // count))
+    found = found[::step]
+    images = dataset.images
+    if len(found) and (np.diff(found) == step).all():
+        chosen = images[found[0] : found[-1] + 1 : step]
+    else:
+        chosen = images[found]
+    name = f"{dataset.class_names[kind]} of {dataset.name}"
+    return Dataset(name, chosen, fingerprint=dataset.fingerprint)
 
 
 class Contrast(Unpaired):

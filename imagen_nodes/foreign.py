@@ -38,8 +38,8 @@ TASKS = {
 # Of convolutions alone, which are faster in channels_last. Others may view their maps in the order
 # that their authors had, or have weights of five axes, which are in no such order.
 CONVOLUTIONAL = frozenset({"Compact", "DnCNN", "ESRGAN", "LaMa", "SPAN"})
-# Longest side of a tile, px, by whether spandrel advises against tiles: such networks judge the
-# picture as a whole, or cut it up themselves.
+# Longest side of a tile, px; and for networks of faces and such that fill in, which go by the whole
+# picture. Others that spandrel advises against tiles for take gigabytes without.
 TILE, WHOLE = 512, 2048
 
 
@@ -203,16 +203,19 @@ def _pictures(descriptor: ModelDescriptor) -> Pictures:
     from spandrel import ModelTiling
 
     needs = descriptor.size_requirements
+    one_size = needs.square or _of_one_size(descriptor)
+    whole = one_size or descriptor.purpose in ("FaceSR", "Inpainting")
+    whole = whole and descriptor.tiling is not ModelTiling.SUPPORTED
     return Pictures(
         scale=descriptor.scale,
         channels=descriptor.input_channels,
         outputs=descriptor.output_channels,
         masked=descriptor.purpose == "Inpainting",
-        tile=TILE if descriptor.tiling is ModelTiling.SUPPORTED else WHOLE,
+        tile=WHOLE if whole else TILE,
         sizes=Sizes(
             multiple=needs.multiple_of,
             minimum=max(needs.minimum, 1),
-            square=needs.square or _of_one_size(descriptor),
+            square=one_size,
         ),
     )
 

@@ -91,7 +91,7 @@ def through(
 def resized(
     images: Tensor, size: tuple[int, int], method: str, rows: tuple[float, float] | None = None
 ) -> Tensor:
-    """IMAGE at another ``size`` (h, w), px, averaged where that is smaller, clamped: Pillow's
+    """IMAGE at a ``size`` (h, w), px, averaged where that is smaller, clamped: Pillow's
     ``lanczos`` or ``bicubic``, in float32.
 
     Args:
@@ -101,7 +101,7 @@ def resized(
     b, h, w, c = images.shape
     top, bottom = rows or (0, h)
     if top == int(top) and (bottom - top, w) == size:
-        return images[:, int(top) : int(bottom)]
+        return _clamped(images[:, int(top) : int(bottom)])
     result = torch.empty(b, c, *size)
     for picture, places in zip(images, result, strict=True):
         for i, place in enumerate(places):
@@ -124,6 +124,8 @@ def fitted_mask(mask: Tensor, count: int, size: tuple[int, int], said: bool = Tr
         DataError: their numbers do not fit, or they hold NaN or infinity."""
     if not is_finite(mask):
         raise DataError("the mask holds NaN or infinity. Look at the node that made it")
+    if 0 in mask.shape[1:]:
+        raise DataError(f"the mask is of {mask.shape[2]}x{mask.shape[1]} px: it holds nothing")
     if len(mask) not in (1, count):
         raise DataError(f"{len(mask)} masks for {count} pictures: give one, or one each")
     mask = mask.float().cpu()[:, None]
@@ -133,10 +135,14 @@ def fitted_mask(mask: Tensor, count: int, size: tuple[int, int], said: bool = Tr
             (h, w), (height, width) = mask.shape[2:], size
             LOG.warning("a mask of %dx%d px, resized to the picture's %dx%d", w, h, width, height)
         mask = F.interpolate(mask, size, mode="bilinear")
-    mask = mask[:, 0]
-    if mask.numel() and (mask.amin() < 0 or mask.amax() > 1):  # else it need not be copied
-        mask = mask.clamp(0, 1)
-    return mask.expand(count, -1, -1)
+    return _clamped(mask[:, 0]).expand(count, -1, -1)
+
+
+def _clamped(x: Tensor) -> Tensor:
+    """In 0..1; not a copy where it is already."""
+    if not x.numel() or (x.amin() >= 0 and x.amax() <= 1):
+        return x
+    return x.clamp(0, 1)
 
 
 def is_finite(x: Tensor) -> bool:

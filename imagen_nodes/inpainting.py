@@ -13,7 +13,7 @@ from .checkpoint import Model
 from .errors import CheckpointError
 from .graph.host import Host
 from .networks.architecture import Pictures
-from .super_resolution import refuse_broken, reporting, run
+from .super_resolution import is_grey, refuse_broken, reporting, run
 
 # Rows in which distances are looked for, or pictures mixed, at a time.
 STRIP = 256
@@ -66,7 +66,10 @@ def inpaint(
                 continue
             with reporting(host, running.network, i, b) as progress:
                 colour = image[i : i + 1, ..., :3]
-                drawn = run(running, model, pictures, colour, progress, weight > 0)[0]
+                holes = weight > 0
+                # What is under the mask may be of any colour: scratches that were painted over.
+                grey = is_grey(colour, ~holes[None])
+                drawn = run(running, model, pictures, colour, progress, holes, grey=grey)[0]
             # Of one picture not before, so that it takes memory that the tiles have left.
             result = tiles.empty(*image.shape) if result is None else result
             result[i] = image[i]

@@ -7,6 +7,7 @@ Sources: Abdal, Qin, Wonka, "Image2StyleGAN", 2019 (w+, pixel and perceptual los
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from . import images, latents
 from .checkpoint import Model
 from .errors import DataError
-from .generation import at_once, generator_of, too_large
+from .generation import at_once, generate, generator_of, too_large
 from .graph.host import Host
 from .latents import Latents
 from .networks.architecture import GeneratorArchitecture
@@ -64,10 +65,59 @@ def invert(
         DataError: pictures and masks do not fit together, or hold NaN or infinity, or there is no
             such class, or memory does not suffice."""
     a = generator_of(model)
-    numbers = None
-    if a.classes:
-        numbers = latents.in_turns(labels, model.card.class_names, a.classes, len(image))
+    numbers = _classes(a, model, labels, len(image))
     refuse_broken(host, image)
+    return _found(host, model, image, mask, numbers, steps, rate, perceptual, seed)
+
+
+def inpaint(
+    host: Host, model: Model, image: Tensor, mask: Tensor, labels: str = "0", **search: Any
+) -> Tensor:
+    """IMAGE ``image`` with what is 1 in MASK filled in by what the generator makes of the rest;
+    pictures without any such are not searched for.
+
+    Args:
+        mask: one for all, or one each; resized bilinearly where it is of another size.
+        labels: classes of the pictures, in turns.
+        search: ``steps``, ``rate``, ``perceptual`` and ``seed`` of :func:`invert`.
+
+    Raises:
+        CheckpointError, DataError: as :func:`invert`."""
+    a = generator_of(model)
+    numbers = _classes(a, model, labels, len(image))
+    refuse_broken(host, image)
+    masks = images.fitted_mask(mask, len(image), (image.shape[1], image.shape[2]))
+    holes = masks.flatten(1).any(1)
+    if not holes.any():
+        return image
+    chosen, mask = image, masks
+    if not holes.all():  # a search takes long
+        chosen, mask = image[holes], masks[holes]
+        numbers = None if numbers is None else numbers[holes]
+    latent = _found(host, model, chosen, mask, numbers, **search)
+    return fill(image, masks, generate(host, model, latent), holes)
+
+
+def _classes(a: GeneratorArchitecture, model: Model, labels: str, count: int) -> Tensor | None:
+    if not a.classes:
+        return None
+    return latents.in_turns(labels, model.card.class_names, a.classes, count)
+
+
+def _found(
+    host: Host,
+    model: Model,
+    image: Tensor,
+    mask: Tensor | None,
+    numbers: Tensor | None,
+    steps: int = 200,
+    rate: float = 0.05,
+    perceptual: float = 1.0,
+    seed: int = 0,
+) -> Latents:
+    """What :func:`invert` gives, of pictures that have been looked at, of the classes
+    ``numbers [b]``."""
+    a = generator_of(model)
     # Before it was fully grown, one draws smaller images.
     network = model.network
     size = a.size

@@ -93,18 +93,24 @@ def _colour(picture: Tensor) -> float:
 def _level(picture: Tensor) -> float:
     """Of channels whose noise is independent."""
     c, h, w = picture.shape
-    side = SIDE
-    while side > 1 and (h - side + 1) * (w - side + 1) < FEWEST * c * side**2:
-        side -= 1
-    size, count = c * side**2, (h - side + 1) * (w - side + 1)
-    if count < FEWEST * size:
-        return 0.0
+    high, wide = min(SIDE, h), min(SIDE, w)
+    while True:
+        size, count = c * high * wide, (h - high + 1) * (w - wide + 1)
+        if high * wide == 1:  # of lone pixels nothing tells noise from the picture
+            return 0.0
+        if count >= FEWEST * size:
+            break
+        high, wide = (high - 1, wide) if high >= wide else (high, wide - 1)
     step = max(1, round((count / MOST) ** 0.5))
-    views = picture.unfold(1, side, step).unfold(2, side, step)
-    patches = views.permute(1, 2, 0, 3, 4).reshape(-1, c, side, side)
+    views = picture.unfold(1, high, step).unfold(2, wide, step)
+    patches = views.permute(1, 2, 0, 3, 4).reshape(-1, c, high, wide)
     differences = torch.cat([patches.diff(dim=dim).flatten(1) for dim in (2, 3)], 1)
     # What noise's variance is, where there is nothing else.
-    steps = differences.square().sum(1) / (2 * max(1, differences.shape[1]))
+    steps = differences.square().mean(1) / 2
+    # What is all of one tone was put there after the noise: bars, a ground, a page's margin.
+    noisy = steps > 0
+    if int(noisy.sum()) >= FEWEST * size:
+        patches, steps = patches[noisy], steps[noisy]
     patches = patches.flatten(1)
     means = patches.mean(1)
     distances = torch.minimum(means, 1 - means)

@@ -67,8 +67,8 @@ def enlarge(
                 if result is None:
                     return draw(picture, progress)
                 _draw_into(result[i, ..., :3], draw, pictures, picture, method, progress)
-            if c == 4:
-                result[i, ..., 3:] = images.resized(image[i : i + 1, ..., 3:], size, method)[0]
+                if c == 4:
+                    _resize_into(result[i, ..., 3:], image[i : i + 1, ..., 3:], method, progress)
     assert result is not None
     return result
 
@@ -104,9 +104,24 @@ def _draw_into(
         result[start:stop] = images.resized(made, (stop - start, width), method, rows)[0]
 
 
-def is_grey(image: Tensor) -> bool:
-    """Whether ``[... c]`` has no colours."""
-    return image.shape[-1] == 1 or bool((image == image[..., :1]).all())
+def _resize_into(result: Tensor, picture: Tensor, method: str, progress: tiles.Progress) -> None:
+    """``[1 h w c]``, resized to the ``result [h' w' c]``, some rows at a time."""
+    (h, height, width), picture = (picture.shape[1], *result.shape[:2]), picture.contiguous()
+    count = min(-(-height * width // BAND), height)
+    for k in range(count):
+        progress(1, 1)
+        start, stop = (height * i // count for i in (k, k + 1))
+        rows = (start * h / height, stop * h / height)
+        result[start:stop] = images.resized(picture, (stop - start, width), method, rows)[0]
+
+
+def is_grey(image: Tensor, where: Tensor | None = None) -> bool:
+    """Whether ``[... c]`` has no colours ``where [...]`` that is true; everywhere, where it is
+    nowhere."""
+    if image.shape[-1] == 1:
+        return True
+    grey = (image == image[..., :1]).all(-1)
+    return bool((grey if where is None or not where.any() else grey | ~where).all())
 
 
 def restore(
@@ -222,6 +237,8 @@ def refuse_broken(host: Host, image: Tensor, where: str = "") -> None:
             has values that are no numbers."""
     if not len(image):
         raise DataError(f"{where}the batch holds no picture")
+    if 0 in image.shape[1:3]:
+        raise DataError(f"{where}pictures of {image.shape[2]}x{image.shape[1]} px hold nothing")
     if image.shape[3] not in images.MODES:
         raise DataError(
             f"{where}pictures of {image.shape[3]} channels; takes grey (1), RGB (3) or RGBA (4)"

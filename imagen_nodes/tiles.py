@@ -290,10 +290,11 @@ def empty(b: int, h: int, w: int, c: int) -> Tensor:
     try:
         return torch.empty(b, h, w, c)
     except RuntimeError as error:
-        size = b * c * h * w * 4 / 2**30
+        size = b * c * h * w * 4 / 2**20
+        text = f"{size / 1024:.1f} GiB" if size >= 1024 else f"{size:.0f} MiB"
         raise DataError(
-            f"out of memory: the result, {b} of {w}x{h} px, takes {size:.1f} GiB. Run fewer "
-            "pictures at once, or enlarge less"
+            f"out of memory: the result, {b} of {w}x{h} px, takes {text}. Run fewer pictures at "
+            "once, or enlarge less"
         ) from error
 
 
@@ -305,11 +306,13 @@ def too_little_memory(tile: int, reason: str) -> DataError:
     )
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """torch has a class for a GPU's memory, and words for the CPU's, others on Windows, and a
-    Mac's."""
+    Mac's; numpy and Pillow have Python's class."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
     words = "can't allocate memory", "not enough memory", "MPS backend out of memory"
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(x in str(error) for x in words)
+    return isinstance(error, RuntimeError) and any(x in str(error) for x in words)
 
 
 def _up(value: int, multiple: int) -> int:

@@ -1,6 +1,6 @@
 """Pictures back to latents."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -36,21 +36,11 @@ class Search(Node):
     seed: Seed = 0
     """Of the random latents of which the best begins."""
 
-    def found(self, host: Host, image: Image, mask: Mask | None) -> Inverted:
-        from imagen_nodes import generation, inversion
-
-        latent = inversion.invert(
-            host,
-            self.model,
-            image,
-            mask,
-            self.steps,
-            self.rate,
-            self.perceptual,
-            self.label,
-            self.seed,
-        )
-        return Inverted(latent, generation.generate(host, self.model, latent))
+    @property
+    def search(self) -> dict[str, Any]:
+        """As ``inversion`` takes it."""
+        search = {name: getattr(self, name) for name in ("steps", "rate", "perceptual", "seed")}
+        return {**search, "labels": self.label}
 
 
 class Invert(Search):
@@ -69,7 +59,10 @@ class Invert(Search):
     """What not to look at (1), so that the generator makes it up; nothing: look at all of it."""
 
     def run(self, host: Host) -> Inverted:
-        return self.found(host, self.image, self.mask)
+        from imagen_nodes import generation, inversion
+
+        latent = inversion.invert(host, self.model, self.image, self.mask, **self.search)
+        return Inverted(latent, generation.generate(host, self.model, latent))
 
 
 class InpaintByInversion(Search):
@@ -88,18 +81,6 @@ class InpaintByInversion(Search):
     another than theirs, and that is said in the log."""
 
     def run(self, host: Host) -> Filled:
-        from imagen_nodes import generation, images, inversion
-        from imagen_nodes.super_resolution import refuse_broken
+        from imagen_nodes import inversion
 
-        generation.generator_of(self.model)
-        refuse_broken(host, self.image)
-        count, height, width, _ = self.image.shape
-        masks = images.fitted_mask(self.mask, count, (height, width))
-        holes = masks.flatten(1).any(1)
-        if not holes.any():
-            return Filled(self.image)
-        image, mask = self.image, masks
-        if not holes.all():  # a search takes long
-            image, mask = image[holes], masks[holes]
-        found = self.found(host, image, mask)
-        return Filled(inversion.fill(self.image, masks, found.image, holes))
+        return Filled(inversion.inpaint(host, self.model, self.image, self.mask, **self.search))

@@ -118,7 +118,10 @@ class Fail(Node):
     kind: str
 
     def run(self, host: Any) -> Number:
-        raise {"value": ValueError, "stop": Cancelled, "type": TypeError}[self.kind]("no luck")
+        kinds = {"value": ValueError, "stop": Cancelled, "type": TypeError, "memory": MemoryError}
+        if self.kind == "torch":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried\nframe #0")
+        raise kinds[self.kind]("no luck")
 
 
 class Show(Node):
@@ -272,7 +275,21 @@ def test_an_empty_list_is_an_error():
         run({"1": several, "2": one(10), "3": add("1", "2"), "4": show("3")})
 
 
-@pytest.mark.parametrize(("kind", "text"), [("value", "no luck"), ("type", "TypeError: no luck")])
+NO_MEMORY = "Give it fewer or smaller pictures, or enlarge less"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("value", "no luck"),
+        ("type", "TypeError: no luck"),
+        ("memory", f"out of memory: no luck. {NO_MEMORY}"),
+        (
+            "torch",
+            "out of memory: DefaultCPUAllocator: can't allocate memory: you tried. " + NO_MEMORY,
+        ),
+    ],
+)
 def test_a_failure_names_its_node(kind, text):
     fail = {"class_type": "Fail", "inputs": {"kind": kind}, "_meta": {"title": "My Node"}}
     with pytest.raises(RunError) as caught:

@@ -462,6 +462,10 @@ def test_grey_stays_grey() -> None:
     torch.testing.assert_close(found[..., 0], found[..., 2], rtol=0, atol=0)
     colour = inpaint(model(channels=1), noise(1, 16, 20, 3), box(16, 20))
     assert colour.shape == (1, 16, 20, 3)
+    # Whatever colour the mask hides.
+    painted = grey.expand(-1, -1, -1, 3).clone()
+    painted[box(16, 20) > 0] = torch.tensor([1.0, 0.0, 0.0])
+    assert torch.equal(inpaint(model(), painted, box(16, 20)), found)
 
 
 def test_a_lama(monkeypatch) -> None:

@@ -235,18 +235,33 @@ def test_pictures_without_a_hole_are_not_searched_for(model, monkeypatch):
 
     image, masks = torch.rand(3, 16, 16, 3), torch.zeros(3, 16, 16)
     masks[1, 4:9, 4:9] = 1
-    searched, invert = [], inversion.invert
+    searched, find = [], inversion._found
 
-    def counted(host, model, image, *options):
+    def counted(host, model, image, *given, **options):
         searched.append(image.clone())
-        return invert(host, model, image, *options)
+        return find(host, model, image, *given, **options)
 
-    monkeypatch.setattr(inversion, "invert", counted)
+    monkeypatch.setattr(inversion, "_found", counted)
     with torch.inference_mode():
         found = InpaintByInversion(model=model, image=image, mask=masks, steps=2).run(HOST).image
     assert torch.equal(searched[0], image[1:2])
     changed = (found != image).any(3)
     assert torch.equal(changed, masks > 0)
+
+
+def test_pictures_keep_their_class_where_others_have_no_hole(monkeypatch):
+    seen, find = [], inversion._found
+
+    def noted(host, model, image, mask, numbers, **options):
+        seen.append(numbers)
+        return find(host, model, image, mask, numbers, **options)
+
+    monkeypatch.setattr(inversion, "_found", noted)
+    masks = torch.zeros(3, 16, 16)
+    masks[[0, 2], 4:9, 4:9] = 1
+    generator = model_of(DCGANGenerator(resolution=16, width=8, classes=3))
+    inversion.inpaint(HOST, generator, torch.rand(3, 16, 16, 3), masks, "0,1,2", steps=1)
+    assert seen[0].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(

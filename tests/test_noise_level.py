@@ -90,6 +90,32 @@ def test_texture_is_no_noise(pearl):
     assert 255 * noise_level(noisy(pearl, 15)) == pytest.approx(15, rel=0.1)
 
 
+@pytest.mark.parametrize("tone", [0.2, 0.5])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_grounds_of_one_tone_are_no_clean_picture(pearl, tone, share):
+    """Bars, margins and what cut-outs lie on have no noise, and the picture between has."""
+    x = noisy(pearl, 25)
+    height = round(x.shape[1] / (1 - share))
+    padded = torch.full((3, height, x.shape[2]), tone)
+    padded[:, : x.shape[1]] = x
+    alone = noise_level(x) * 255
+    assert noise_level(padded) * 255 == pytest.approx(alone, rel=0.1)
+    clean = torch.full_like(padded, tone)
+    clean[:, : x.shape[1]] = pearl
+    assert noise_level(clean) * 255 < 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("across", [False, True])
+def test_a_line_of_one_pixel(pearl, channels, across):
+    line = pearl[:channels, 40:41].repeat(1, 1, 8)
+    line = line.transpose(1, 2) if across else line
+    line = line.expand(3, -1, -1)
+    clean = noise_level(line) * 255
+    assert clean < 5
+    assert noise_level(noisy(line, 25, clipped=False)[:channels].expand(3, -1, -1)) * 255 > 15
+
+
 def test_a_texture_in_every_direction_is_left_out():
     """As fur: its values know nothing of one another, like noise's."""
     x = picture()

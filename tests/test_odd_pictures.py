@@ -105,6 +105,20 @@ def test_what_is_no_image_is_refused(value, text):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(0, 8), (8, 0)])
+def test_pictures_of_nothing(name, size):
+    with pytest.raises(DataError, match=f"pictures of {size[1]}x{size[0]} px hold nothing"):
+        run(name, torch.zeros(1, *size, 3))
+
+
+def test_a_mask_of_nothing():
+    kind = next(node for node in NODES if node.id == "ImagenInpaint")
+    node = kind(model=load("inpaint"), image=torch.zeros(1, 8, 8, 3), mask=torch.zeros(1, 0, 8))
+    with pytest.raises(DataError, match="the mask is of 8x0 px"):
+        node.run(HOST)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_weights_of_other_nodes_are_refused(name):
     own = NETWORKS[name][0]
     # Both restore, so that either takes the other's; a factor of 1 is checked elsewhere.

@@ -95,6 +95,19 @@ def test_alpha_is_kept():
     assert torch.equal(found[..., 3:], alpha)
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.0, 0.6])
+def test_alpha_some_rows_at_a_time(monkeypatch, factor):
+    image = noise(1, 31, 20, 4) * 2 - 0.5
+    whole = enlarge(model(), image, factor)
+    monkeypatch.setattr(super_resolution, "BAND", 100)
+    found = enlarge(model(), image, factor)
+    torch.testing.assert_close(found[..., 3], whole[..., 3], rtol=0, atol=1e-5)
+    assert found.amin() >= 0
+    assert found.amax() <= 1
+    wanted = images.resized(image[..., 3:], tuple(whole.shape[1:3]), "lanczos")
+    torch.testing.assert_close(whole[..., 3:], wanted, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_stays_grey(channels):
     small, grey = model(channels=channels), noise(1, 9, 12, 1)

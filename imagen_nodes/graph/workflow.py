@@ -75,7 +75,12 @@ def parse(value: Any) -> Prompt:
 
 def failure(prompt: Prompt, node_id: str, error: Exception) -> RunError:
     """What to say of whatever a node has raised."""
+    from ..tiles import is_out_of_memory
+
     reason = str(error) if isinstance(error, ImagenError | ValueError) else ""
+    if not reason and is_out_of_memory(error):
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"out of memory: {first}. Give it fewer or smaller pictures, or enlarge less"
     reason = reason or f"{type(error).__name__}: {error}"
     where = f"node {node_id} ({title(prompt, node_id)})"
     return RunError(f"{where}: {reason}", node_id, prompt[node_id]["class_type"])

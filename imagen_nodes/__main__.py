@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import signal
 import sys
@@ -10,16 +11,21 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import Cancelled, DataError, ImagenError, WorkflowError
+
+if TYPE_CHECKING:
+    from .checkpoint import Header
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 the run failed, 2 the workflow or the call is
     wrong, 130 cancelled."""
     args = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names and texts that it cannot write are told
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _terminable():
             return args.verb(args)
@@ -120,16 +126,22 @@ def inspect(args: argparse.Namespace) -> int:
     from .folders import weights_at
 
     args.file = weights_at(args.file)
-    if args.file.is_dir():
+    if args.file.is_dir() and not args.json:
         print(cards.overview(args.file), end="")
-        return 0
-    header = checkpoint.inspect(args.file)
-    if args.json:
-        tensors = {name: {"shape": t.shape, "dtype": t.dtype} for name, t in header.tensors.items()}
-        print(json.dumps({"card": header.card.model_dump(mode="json"), "tensors": tensors}))
+    elif args.file.is_dir():
+        headers = cards.headers(args.file)
+        print(json.dumps({name: _as_json(header) for name, header in headers.items()}))
+    elif args.json:
+        print(json.dumps(_as_json(checkpoint.inspect(args.file))))
     else:
-        print(cards.describe(header))
+        print(cards.describe(checkpoint.inspect(args.file)))
     return 0
+
+
+def _as_json(header: Header) -> dict[str, Any]:
+    """The whole card, and the tensors."""
+    tensors = {name: {"shape": t.shape, "dtype": t.dtype} for name, t in header.tensors.items()}
+    return {"card": header.card.model_dump(mode="json"), "tensors": tensors}
 
 
 def import_(args: argparse.Namespace) -> int:

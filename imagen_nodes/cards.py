@@ -20,16 +20,24 @@ def overview(folder: Path) -> str:
 
     Raises:
         CheckpointError: there is none, or one cannot be read."""
-    found = files([folder], CHECKPOINTS)
-    if not found:
-        raise CheckpointError(f"{folder}: no weights in it")
     lines = ["# Weights", "", "Made from the files' own cards: `imagen-nodes inspect weights`.", ""]
-    for name, path in found.items():
+    for name, header in headers(folder).items():
         lines += [f"## {name}", "", "| | |", "|---|---|"]
-        rows = ((row, _line(value)) for row, value in _rows(inspect(path)) if value)
+        rows = ((row, _line(value)) for row, value in _rows(header) if value)
         lines += ["| {} | {} |".format(*(x.replace("|", r"\|") for x in row)) for row in rows]
         lines.append("")
     return "\n".join(lines)
+
+
+def headers(folder: Path) -> dict[str, Header]:
+    """Of every weights file in ``folder``, by name.
+
+    Raises:
+        CheckpointError: there is none, or one cannot be read."""
+    found = files([folder], CHECKPOINTS)
+    if not found:
+        raise CheckpointError(f"{folder}: no weights in it")
+    return {name: inspect(path) for name, path in found.items()}
 
 
 def _line(text: str) -> str:

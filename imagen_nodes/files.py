@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import IO
 
 from .errors import DataError, StorageError, UsageError
 
 # Ends the names of files that are being written.
 PARTIAL = ".partial"
+# Characters of a name that its temporary one begins with; in UTF-8 they have up to four bytes each.
+LONGEST_PREFIX = 50
 # What a PNG begins with.
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -40,6 +42,7 @@ def file_atomically(path: Path) -> Generator[Path]:
 
     Raises:
         StorageError: it cannot be written."""
+    path = Path(os.path.realpath(path))  # a link goes on to be one, and leads to what is written
     with _put(path, lambda temporary: temporary.replace(path)) as temporary:
         yield temporary
 
@@ -86,19 +89,23 @@ def _put(path: Path, put: Callable[[Path], object]) -> Generator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _temporary(path)
+        temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         put(temporary)
     except OSError as error:
         raise StorageError.at(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Another name in its folder, which is not longer than names may be where its own is not, and
+    whose file or folder gets the rights that the user's others do."""
+    return path.parent / f".{path.name[:LONGEST_PREFIX]}.{token_hex(8)}{PARTIAL}"
 
 
 @contextmanager
@@ -114,9 +121,8 @@ def folder_atomically(path: Path) -> Generator[Path]:
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
-            temporary = Path(made)
-            temporary.chmod(0o755)
+            temporary = _temporary(path)
+            temporary.mkdir()
         except OSError as error:
             raise StorageError.at(path, error) from error
         yield temporary

@@ -272,6 +272,8 @@ def _carried(path: Path, node: str) -> list[bytes]:
         found = TypeAdapter(Carried).validate_json(text)
     except ValidationError as error:
         raise DataError(f"{path}: the latents that it carries are damaged") from error
+    if not found:
+        raise DataError(f"{path}: this picture carries no node's latents")
     ids = ", ".join(found)
     if node and node not in found:
         raise DataError(f"{path}: no latents of node {node}. There are those of {ids}")

@@ -130,6 +130,18 @@ def test_a_wrong_call_is_exit_code_2(call, text, capsys):
     assert text in error
 
 
+def test_a_class_that_is_no_text(capsys):
+    bad = {"1": {"class_type": ["x"], "inputs": {"a": 1}}}
+    assert main(["check", write(bad), "--set", "1.a=2"]) == 2
+    assert "unknown node type" in capsys.readouterr().err
+
+
+def test_text_that_no_terminal_shows(capsys):
+    shown = {"1": {"class_type": "PreviewAny", "inputs": {"source": "a\ud800b"}}}
+    assert main(["run", write(shown)]) == 0
+    assert capsys.readouterr().out == "a\\ud800b\n"
+
+
 @pytest.mark.parametrize("json_too", [[], ["--json"]])
 @pytest.mark.parametrize("call", [["run", "{" * 300], ["inspect", "x" * 300], ["run", "a"]])
 def test_paths_that_cannot_be_looked_at(call, json_too, monkeypatch, capsys):
@@ -180,6 +192,14 @@ def test_nodes_are_listed(capsys):
     info = json.loads(capsys.readouterr().out)
     assert info["ImagenSampleNoise"]["input"]["required"]["count"][1]["max"] == 4096
     assert info["LoadImage"]["output"] == ["IMAGE", "MASK"]
+
+
+def test_inspect_shows_all_of_a_folder_as_json(capsys):
+    assert main(["inspect", str(ROOT / "weights"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["denoise.safetensors"]["card"]["task"] == "restoration"
+    assert main(["inspect", "denoise.safetensors", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found["denoise.safetensors"]
 
 
 def test_inspect_shows_the_card(capsys):

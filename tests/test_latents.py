@@ -337,6 +337,7 @@ def test_latents_that_were_carried_at_first(tmp_path):
     [
         (None, "this picture carries no latents. Use one that Save Image wrote"),
         ("[]", "the latents that it carries are damaged"),
+        ("{}", "this picture carries no node's latents"),
         ('{"1": []}', "the latents that it carries are damaged"),
         ('{"1": ["A"]}', "the latents that it carries are damaged"),
         ('{"1": ["AAAA"]}', "not a file of latents that can be read"),

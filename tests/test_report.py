@@ -232,6 +232,11 @@ def test_no_infinity_in_json_and_in_times(tmp_path: Path) -> None:
     (folder / "recipe.json").write_text(json.dumps(plan))
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"nimg": 41000, "ema": 5.0, "metrics": {"FD": Infinity}}\n')
+    with (folder / "stats.jsonl").open("a") as file:
+        file.write('{"nimg": 19500, "losses": {"generator": 1e308, "discriminator": -1e308}}\n')
+        file.write('{"nimg": 1' + "0" * 400 + '}\n{"nimg": 20001, "seconds": NaN}\n')
+    text = " ".join(read(write_report(folder)).text)
+    assert "stats.jsonl: 2 lines are not valid, and are left out" in text
     record = read_run(folder)
     assert remaining(record) == timedelta(seconds=1e9)
     (run,) = comparison.as_json([record])["runs"]

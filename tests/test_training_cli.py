@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from imagen_nodes.errors import (
     TrainingError,
     UsageError,
 )
-from imagen_nodes.training import cli
+from imagen_nodes.training import cli, start
 from imagen_nodes.training.presets import PRESETS
 from imagen_nodes.training.recipe import Recipe
 from imagen_nodes.training.run import Run
@@ -89,6 +90,8 @@ def test_the_preset_of_the_issue() -> None:
         (["dcgan-cifar"], "dcgan-cifar: no such preset, and not a .json file. Did you mean dcgan-"),
         (["nothing.json"], "nothing.json: cannot be read: No such file"),
         (["bad.json"], "bad.json: not JSON"),
+        (["deep.json"], "deep.json: not JSON"),
+        (["dcgan-64", "--set", "kimg=" + "[" * 100_000], "--set kimg: not JSON"),
         (["list.json"], "list.json: not a recipe:\nvalue: takes fields in braces"),
         (["dcgan-64", "--set", "batch"], "--set batch: expected FIELD=VALUE"),
         (["dcgan-64", "--set", "batches=3"], "no field 'batches'; there are name, task, kimg, "),
@@ -107,6 +110,7 @@ def test_the_preset_of_the_issue() -> None:
 )
 def test_a_wrong_call(place: Path, words: list[str], message: str) -> None:
     (place / "bad.json").write_text("{")
+    (place / "deep.json").write_text("[" * 100_000)
     (place / "list.json").write_text("[]")
     with pytest.raises(UsageError) as info:
         train(*words)
@@ -114,7 +118,7 @@ def test_a_wrong_call(place: Path, words: list[str], message: str) -> None:
     assert not (place / "runs").exists()
 
 
-def test_runs_that_are_not_there(place: Path) -> None:
+def test_runs_that_are_not_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainingError, match="no run of dcgan-64 to resume"):
         train("dcgan-64", "--resume")
     with pytest.raises(TrainingError, match=r"nowhere: no run to resume: it has no recipe\.json"):
@@ -122,6 +126,20 @@ def test_runs_that_are_not_there(place: Path) -> None:
     run = begin(place)
     with pytest.raises(TrainingError, match="run: holds a run already"):
         begin(place)
+    # And where another process began it while this one read its data.
+    (place / "run").rename(place / "other")
+    load = start.load_data
+
+    def slowly(*args: Any) -> Any:
+        (place / "other").rename(place / "run")
+        return load(*args)
+
+    plan = (place / "other" / "recipe.json").read_bytes()
+    monkeypatch.setattr(start, "load_data", slowly)
+    with pytest.raises(TrainingError, match="holds a run already"):
+        begin(place, seed=3)
+    monkeypatch.setattr(start, "load_data", load)
+    assert (place / "run" / "recipe.json").read_bytes() == plan
     (run.folder / "recipe.json").write_text("{}")
     with pytest.raises(TrainingError, match=r"recipe\.json: not the recipe of a run:\nrecipe: "):
         train("--resume", "run")

@@ -131,6 +131,20 @@ def test_unknown_inputs_are_warned_of(runner):
     )
 
 
+def test_circles_of_all_with_all_are_told_in_brief(runner):
+    """There are more of them than could be listed."""
+    ids = [str(i) for i in range(60)]
+    inputs = {"image": ["0", 0], **{f"more{i}": [i, 0] for i in ids}}
+    prompt = {i: {"class_type": "ImageInvert", "inputs": inputs} for i in ids}
+    prompt["end"] = {"class_type": "PreviewImage", "inputs": {"images": ["0", 0]}}
+    with pytest.raises(WorkflowError) as caught:
+        runner.check(prompt)
+    found = caught.value.report["node_errors"]
+    assert sorted(found) == sorted(ids)
+    assert all(len(node["errors"]) == 1 for node in found.values())
+    assert len(str(caught.value)) < 100_000
+
+
 def test_sources_come_first_in_a_long_chain(runner):
     prompt = {"0": image()}
     for i in range(1, 3000):  # longer than Python's recursion limit

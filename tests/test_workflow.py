@@ -49,6 +49,10 @@ def test_a_picture_that_carries_its_workflow(tmp_path):
         (b"3", "expected an object of nodes"),
         (b"{}", "expected an object of nodes"),
         (b'{"a": 3}', "node 'a' should be an object with class_type and inputs, found 3"),
+        (
+            b'{"a": {"inputs": {"b": ' + b"[" * 700 + b"]" * 700 + b"}}}",
+            "node a: values lie more than 100 deep in each other",
+        ),
         (b'{"a": {"inputs": []}}', "node 'a' should be an object"),
         (b'{"a": {"inputs": {}, "_meta": 1}}', "node 'a' should be an object"),
         (b'{"nodes": [], "links": []}', "editor's format. Export it from ComfyUI"),

@@ -36,6 +36,8 @@ DegradationOf = Callable[["Model", float | None, int | None, bool], "Degrade"]
 UNPAIRED = ("cut", "cyclegan")
 # Images to draw, where nothing is said.
 SAMPLES = 50_000
+# Of these the features alone take 5 GB.
+MOST = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -385,8 +387,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("told", "unclipped"):
         if getattr(args, name) and args.noise is None:
             raise UsageError(f"--{name} is about the noise that --noise SIGMA adds; give that too")
-    if args.samples is not None and args.samples < FEWEST:
-        raise UsageError(f"--samples takes {FEWEST} or more")
+    if args.samples is not None and not FEWEST <= args.samples <= MOST:
+        raise UsageError(f"--samples takes {FEWEST} to {MOST:,}")
     if args.reference and args.reference < FEWEST:
         raise UsageError(f"--reference takes {FEWEST} or more, or 0: all")
     if args.neighbours and args.neighbours.suffix.lower() != ".png":

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,17 @@ TRACES = {
 # Begin the names of metrics that are better when they are higher; all others: lower.
 HIGHER = ("precision", "recall", "density", "coverage", "psnr", "ssim", "ms-ssim", "is")
 POINTS = 1000
+# Greater values are of no network that still trains, and too great to be drawn.
+LARGEST = 1e100
 
 
 def is_higher_better(metric: str) -> bool:
     """Of a metric by its name."""
     return metric.lower().startswith(HIGHER)
+
+
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Record(Spec):
@@ -62,22 +68,22 @@ class PlanRecord(Record):
 class TickRecord(Record):
     """A line of ``stats.jsonl``."""
 
-    nimg: int
+    nimg: Count
     """Images shown so far."""
     losses: dict[str, float | None] = Field(default_factory=dict)
     """Means since the line before."""
     signals: dict[str, float | None] = Field(default_factory=dict)
     """Likewise: what tells how the training goes."""
-    images_per_second: float = 0.0
+    images_per_second: Finite = 0.0
     """0: not known."""
-    seconds: float = 0.0
+    seconds: Finite = 0.0
     """Of all sessions; 0: not known."""
 
 
 class MetricRecord(Record):
     """A line of ``metrics.jsonl``."""
 
-    nimg: int
+    nimg: Count
     """Images shown so far."""
     ema: float = 0.0
     """Half-life of the measured average, kimg; 0: not known."""
@@ -88,7 +94,7 @@ class MetricRecord(Record):
 class AlarmRecord(Record):
     """A line of ``alarms.jsonl``."""
 
-    nimg: int
+    nimg: Count
     """Images shown so far."""
     kind: str = "alarm"
     """In two words."""
@@ -290,7 +296,7 @@ def _curves(moments: Iterable[tuple[int, dict[str, float | None]]]) -> list[Curv
     points: dict[str, dict[int, float]] = {}
     for nimg, values in moments:
         for name, value in values.items():
-            if value is not None and np.isfinite(value):
+            if value is not None and abs(value) < LARGEST:
                 points.setdefault(name, {})[nimg] = value
     return [
         Curve(name, np.array(list(found), float) / 1000, np.array(list(found.values()), float))

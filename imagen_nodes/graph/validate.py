@@ -24,6 +24,8 @@ from .workflow import Prompt, is_link, title
 
 COERCIONS: dict[str, type] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 LONGEST_LIST = 20
+# Nodes of a circle that are named.
+LONGEST_RING = 20
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class _Pass:
     """By kind: folders are read once."""
     problems: dict[str, list[Problem]] = field(default_factory=dict[str, list[Problem]])
     warnings: list[str] = field(default_factory=list[str])
+    cyclic: set[str] = field(default_factory=set[str])
+    """Nodes in circles that are reported."""
 
     def add(
         self,
@@ -192,16 +196,23 @@ def _order(state: _Pass, outputs: Sequence[str]) -> list[str]:
 
 
 def _add_cycle(state: _Pass, nodes: list[str]) -> None:
-    ring = [*nodes, nodes[0]]
-    details = " -> ".join(f"{n} ({state.prompt[n].get('class_type')})" for n in ring)
+    """Of each node's rings the first, and of long ones their beginning: where all nodes link to
+    each other, there are more rings than anybody could read."""
+    ring = [*nodes, nodes[0]] if len(nodes) <= LONGEST_RING else [*nodes[:LONGEST_RING], "..."]
+    details = " -> ".join(
+        n if n == "..." else f"{n} ({state.prompt[n].get('class_type')})" for n in ring
+    )
     for node_id in nodes:
+        if node_id in state.cyclic:
+            continue
+        state.cyclic.add(node_id)
         state.add(
             node_id,
             "dependency_cycle",
             "Dependency cycle detected",
             details,
             f"it depends on itself: {details}",
-            {"node_id": node_id, "cycle_nodes": nodes},
+            {"node_id": node_id, "cycle_nodes": nodes[:LONGEST_RING]},
         )
 
 

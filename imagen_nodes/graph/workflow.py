@@ -18,6 +18,8 @@ from ..spec import short
 from .node import NodeType
 
 Prompt = dict[str, dict[str, Any]]
+# Lists and objects within each other, of one node.
+DEEPEST = 100
 
 
 def read(path: Path) -> Prompt:
@@ -67,10 +69,29 @@ def parse(value: Any) -> Prompt:
                 f"not a workflow: node {node_id!r} should be an object with class_type and inputs, "
                 f"found {short(value)}"
             )
+        if _is_deep(node):
+            raise WorkflowError(
+                f"node {node_id}: values lie more than {DEEPEST} deep in each other"
+            )
         prompt[node_id] = {**node, "inputs": _object(objects[0])}
         # What ComfyUI found of its files when it ran this. It would not look at them again.
         prompt[node_id].pop("is_changed", None)
     return prompt
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie within each other beyond :data:`DEEPEST`, which what goes over
+    them by recursion would not end well with."""
+    parts: list[Any] = [value]
+    for _ in range(DEEPEST):
+        within: list[Any] = []
+        for part in parts:
+            if isinstance(part, dict):
+                within += cast(dict[Any, Any], part).values()
+            elif isinstance(part, list):
+                within += cast(list[Any], part)
+        parts = within
+    return bool(parts)
 
 
 def failure(prompt: Prompt, node_id: str, error: Exception) -> RunError:
@@ -140,7 +161,8 @@ def _find(prompt: Prompt, target: str, types: Mapping[str, NodeType]) -> tuple[s
         raise UsageError(f"{target!r}: expected NODE.INPUT, a node's id or title and an input")
     node_id = _find_node(prompt, name)
     node = prompt[node_id]
-    node_type = types.get(node.get("class_type", ""))
+    class_type = node.get("class_type")
+    node_type = types.get(class_type) if isinstance(class_type, str) else None
     kinds = {port.name: port.type for port in node_type.inputs} if node_type else {}
     if key not in kinds and key not in node["inputs"]:
         known = ", ".join(kinds or node["inputs"])

@@ -210,7 +210,7 @@ def _recipe_file(path: Path) -> Recipe:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
     if isinstance(content, dict) and "recipe" in content:
         content = content["recipe"]
@@ -273,6 +273,8 @@ def _set(fields: dict[str, Any], change: str) -> None:
         fields[last] = json.loads(text)
     except ValueError:  # a word
         fields[last] = text
+    except RecursionError as error:
+        raise UsageError(f"--set {name}: not JSON: {error}") from error
 
 
 def _known(fields: dict[str, Any], part: str, change: str) -> None:

@@ -113,7 +113,7 @@ class Recipe(Spec):
     metric_kimg: Positive | None = None
     """Distance of measurements (FD-MobileNetV2 and its companions; where pictures are restored,
     PSNR and LPIPS), kimg; none: null."""
-    metric_samples: Annotated[int, Field(ge=4)] = 5000
+    metric_samples: Annotated[int, Field(ge=4, le=1_000_000)] = 5000
     """Images to draw for a measurement."""
     metric_reference: Annotated[int, Field(ge=4)] = 10_000
     """Real images to compare with, at most as many as there are."""

@@ -62,11 +62,8 @@ def begin(
         TrainingError: there is a run in the folder, or it lies in the data.
         StorageError: the folder cannot be written.
     """
-    if isinstance(run, Run) and run.started:
-        raise TrainingError(
-            f"{run.folder}: holds a run already. --resume {run.folder} goes on with it; or give "
-            "another folder"
-        )
+    given = run
+    _refuse_taken(given)
     place = run.folder if isinstance(run, Run) else run
     if data.is_dir() and place.resolve().is_relative_to(data.resolve()):
         raise TrainingError(
@@ -90,9 +87,22 @@ def begin(
     elif not isinstance(run, Run):
         run = new_run(run, recipe.name)
     with run.locked():
+        if processes.first:  # another training may have begun here while this one read the data
+            _refuse_taken(given)
         run.write_plan(plan)
         display.note(f"training in {run.folder}")
         yield Session(run, plan, _loop(plan, dataset, device, processes), display)
+
+
+def _refuse_taken(run: Run | Path) -> None:
+    """
+    Raises:
+        TrainingError: there is a run in the folder that was named for this one."""
+    if isinstance(run, Run) and run.started:
+        raise TrainingError(
+            f"{run.folder}: holds a run already. --resume {run.folder} goes on with it; or give "
+            "another folder"
+        )
 
 
 @contextmanager

@@ -123,8 +123,9 @@ class Photo(Spec):
 
     def apply(self, images: Tensor, scale: int, random: Numbers) -> Tensor:
         h, w = images.shape[2] // scale, images.shape[3] // scale
-        x = _passed(images, random, (0.2, 3.0), (0.15, 1.5), (1, 30), (30, 95))
-        x = _passed(x, random, (0.2, 1.5), (0.3, 1.2), (1, 25), (0, 0))
+        whole = (images.shape[2], images.shape[3])
+        x = _passed(images, random, (0.2, 3.0), whole, (0.15, 1.5), (1, 30), (30, 95))
+        x = _passed(x, random, (0.2, 1.5), (h, w), (0.3, 1.2), (1, 25), (0, 0))
         (which,) = random.shared(1)
         x = resized(x, (h, w), FILTERS[int(which * len(FILTERS))]).clamp(0, 1)
         return rounded(jpeg(x, qualities(random, len(x), (30, 95))))
@@ -232,12 +233,14 @@ def _passed(
     images: Tensor,
     random: Numbers,
     blur: tuple[float, float],
+    base: tuple[int, int],
     factor: tuple[float, float],
     sigma: tuple[float, float],
     quality: tuple[int, int],
 ) -> Tensor:
-    """Once through it; all pictures of a batch are resized alike, since they are one tensor."""
-    count, (h, w) = len(images), images.shape[2:]
+    """Once through it; all pictures of a batch are resized alike, since they are one tensor, to a
+    ``factor`` times the size ``base``."""
+    count, (h, w) = len(images), base
     x = blurred(images, between(random, count, blur))
     larger, share, which = random.shared(3)
     low, high = factor

@@ -165,6 +165,9 @@ def test_scores_and_neighbours_are_those_of_a_plain_reference(model, data, tmp_p
         assert line["score"] == pytest.approx((radii[few] / distances[few]).max(), rel=1e-3)
     scores = [line["score"] for line in fakes]
     assert scores == sorted(scores, reverse=True)
+    # All that were drawn are kept: no two classes share a latent.
+    seeds = [line["seed"] for line in lines if line["origin"] == "generated"]
+    assert sorted(seeds) == list(range(16))
 
 
 def test_the_same_call_writes_the_same_bytes(model, data, tmp_path):
@@ -189,6 +192,22 @@ def test_changed_copies_of_the_real_pictures(model, data, tmp_path):
         assert mirrored or np.array_equal(copy, original)
         kinds.add(mirrored)
     assert kinds == {True, False}
+
+
+def test_changed_copies_are_those_of_their_seeds(model, data, tmp_path):
+    """As the nodes Random Crop, Random Colour and Cutout make them, one after another."""
+    real = write_pictures(data)
+    augment(model, data, tmp_path / "out", altered=3, crop=0.3, colour=0.4, cutout=0.5, seed=9)
+    copies = [line for line in manifest.read(tmp_path / "out")[1] if line["origin"] == "altered"]
+    for line in copies:
+        name, file = line["source"].split("/")
+        image = torch.from_numpy(real[name][int(file.removesuffix(".png"))])[None] / 255
+        image = transforms.random_crop(image, line["seed"], 0.3)
+        image = transforms.random_colour(image, line["seed"], 0.4)
+        image = transforms.cutout(image, line["seed"], 0.5)
+        wanted = (image[0] * 255).byte().numpy()
+        assert np.array_equal(pixels(tmp_path / "out" / line["file"]), wanted)
+    assert len({line["seed"] for line in copies}) == len(copies) == 30
 
 
 def test_only_generated_and_some_classes(model, data, tmp_path):
@@ -410,6 +429,9 @@ def test_an_unknown_class():
     assert classes.matched(("fish", "x"), (1,), ("x", "y", "z"), 3)[0] == {1: 0}
     with pytest.raises(DataError, match="which has 3: 0 to 2"):
         classes.matched(("a", "b"), (0, 1), (), 3)
+    for beyond in ("10", "12"):
+        with pytest.raises(DataError, match=f"^0, {beyond}: no such class .* has 10: 0 to 9"):
+            classes.matched(("0", beyond), (0, 1), (), 10)
     with pytest.raises(DataError, match=r"^bird: no such class"):
         # Nor in order, where another class, which is not chosen, is known by its name.
         classes.matched(("bird", "car"), (0,), ("automobile", "car"), 2)
@@ -455,6 +477,7 @@ def test_styles_that_are_not_there(model, data, tmp_path):
     ("architecture", "text"),
     [
         (DCGANDiscriminator(resolution=64, width=8), "resolution 64, the generator's have 32"),
+        (DCGANDiscriminator(width=8, channels=1), "channels 1, the generator's have 3"),
         (DCGANDiscriminator(width=8, classes=3), "classes 3, the generator's have 10"),
     ],
 )
@@ -536,7 +559,13 @@ def test_the_verb(data, tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr()
     assert shown.out.splitlines()[1].split() == ["cat", "5", "5", "2", "8", "0", "0"]
     assert shown.out.endswith("out: 10 real, 10 changed copies, 2 generated\n")
-    assert main([*call[:-3], "other", "--per-class", "2", "--copy-distance", "0", "--json"]) == 0
+    assert manifest.read(tmp_path / "out")[0]["discriminator"] is None
+    judge = saved("judge", DCGANDiscriminator(resolution=32, width=8))
+    checkpoint.save(tmp_path / judge.name, judge.card, judge.network)
+    call = [*call[:-3], "other", "--per-class", "2", "--discriminator", judge.name]
+    assert main([*call, "--copy-distance", "0", "--json"]) == 0
+    header, _ = manifest.read(tmp_path / "other")
+    assert (header["score"], header["discriminator"]["name"]) == ("discriminator", judge.name)
     found = json.loads(capsys.readouterr().out)
     assert found["folder"] == "other"
     assert [kind["generated"] for kind in found["classes"]] == [2, 2]

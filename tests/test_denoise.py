@@ -8,13 +8,15 @@ import torch
 from PIL import Image
 
 from imagen_nodes import checkpoint, super_resolution, tiles
-from imagen_nodes.checkpoint import Card, Model
+from imagen_nodes.checkpoint import Card, Model, Training
 from imagen_nodes.errors import CheckpointError, DataError
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.residual_unet import ResidualUNet
 from imagen_nodes.noise_level import JPEG_MARK, noise_level
 from imagen_nodes.runner import Runner
+from imagen_nodes.training.degradation import Noise, Photo, Shrink, degradation_of
+from imagen_nodes.training.randomness import Numbers, torch_random
 
 
 def noise(*shape):
@@ -41,12 +43,15 @@ def restore(model, image, *strength, **options):
 
 @pytest.mark.parametrize("unshuffle", [1, 2])
 @pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
-def test_the_result_and_part_of_the_way(unshuffle, strength):
-    small, image = model(unshuffle=unshuffle), noise(2, 12, 14, 3)
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_result_and_part_of_the_way(unshuffle, strength, count):
+    """Of the picture clamped, where its values are beyond 0 and 1."""
+    small, given = model(unshuffle=unshuffle), noise(count, 12, 14, 3) * 3 - 1
+    image = given.clamp(0, 1)
     with torch.inference_mode():
         result = small.network(image.movedim(3, 1)).movedim(1, 3).clamp(0, 1)
     wanted = image + strength * (result - image)
-    torch.testing.assert_close(restore(small, image, strength), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(restore(small, given, strength), wanted, rtol=0, atol=1e-5)
 
 
 def test_the_mean_over_eight_orientations():
@@ -138,6 +143,18 @@ def test_a_network_that_is_told_how_strong_the_noise_is():
     assert not torch.allclose(found, wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_the_noise_is_that_of_the_whole_picture(monkeypatch, factor):
+    """Not that of the rows which are resized at a time, where half of them have hardly any."""
+    small, image = drawn(TOLD), noise(2, 96, 20, 3)
+    image[:, :48] = 0.5 + 0.01 * image[:, :48]
+    with torch.inference_mode():
+        whole = super_resolution.enlarge(LocalHost(), small, image, factor)
+        monkeypatch.setattr(super_resolution, "BAND", 200)
+        found = super_resolution.enlarge(LocalHost(), small, image, factor)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("jpeg_mark", [False, True])
 def test_a_picture_with_jpegs_blocks(jpeg_mark):
     steps = torch.rand(9, 9, generator=torch.Generator().manual_seed(0))
@@ -176,6 +193,25 @@ def test_a_picture_too_small_for_an_estimate_stays_as_it_is():
 def test_a_network_that_is_not_told_is_not():
     with pytest.raises(CheckpointError, match="is not told how strong the noise is"):
         restore(model(), noise(1, 8, 8, 3), 1.0, 0.1)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("known", [Photo(), Noise(sigma=(5, 15), jpeg=0.5), None])
+def test_what_a_network_is_judged_by(scale, known):
+    """What its recipe says, or, where noise is said, that."""
+    small, clean = model(scale=scale), noise(2, 3, 32, 32)
+    if known:
+        recipe = {"task": {"kind": "restore", "degradation": known.model_dump(mode="json")}}
+        training = Training(recipe=recipe, data="some", images=1, nimg=1)
+        card = small.card.model_copy(update={"training": training})
+        small = Model(small.name, card, small.architecture, small.network)
+    usual = known or (Noise(sigma=(25, 25)) if scale == 1 else Shrink())
+    for sigma, wanted in ((None, usual), (7.0, Noise(sigma=(7, 7)))):
+        for first in (0, 3):
+            random = Numbers(torch_random(0, 0, first, "degradation"))
+            found = degradation_of(small, sigma)(clean, first)
+            assert found.shape == (2, 3, 32 // scale, 32 // scale)
+            assert torch.equal(found, wanted.apply(clean, scale, random))
 
 
 def test_broken_pixels_are_refused():

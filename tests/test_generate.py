@@ -173,6 +173,24 @@ def test_what_does_not_fit_together(runner, model, latents, text):
         generation.generate(runner.host, model_of(model), latents)
 
 
+def test_pictures_for_networks_of_other_channels():
+    colours = torch.rand(2, 5, 7, 4, generator=torch.Generator().manual_seed(0))
+    x = colours.permute(0, 3, 1, 2) * 2 - 1
+    red, green, blue, alpha = x.split(1, 1)
+    grey, full = (red + green + blue) / 3, torch.ones_like(red)
+    for channels, given, wanted in (
+        (1, colours[..., :1], [red]),
+        (1, colours[..., :3], [grey]),
+        (1, colours, [grey]),
+        (3, colours[..., :1], [red, red, red]),
+        (3, colours, [red, green, blue]),
+        (4, colours[..., :1], [red, red, red, full]),
+        (4, colours[..., :3], [red, green, blue, full]),
+        (4, colours, [red, green, blue, alpha]),
+    ):
+        torch.testing.assert_close(images.for_network(given, channels), torch.cat(wanted, 1))
+
+
 def test_a_grid_of_nothing(runner):
     from imagen_nodes.nodes.generate import ImageGrid
 

@@ -276,6 +276,13 @@ def test_styles_are_mixed_by_their_weights():
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_values_beyond_0_and_1_are_clamped(strength):
+    small, image, style = model(), noise(2, 16, 16, 4) * 3 - 1, noise(1, 16, 16, 3, seed=1) * 3 - 1
+    found = transfer(small, image, style, strength)
+    assert torch.equal(found, transfer(small, image.clamp(0, 1), style.clamp(0, 1), strength))
+
+
 def test_large_style_pictures_are_reduced():
     small, image, style = model(), noise(1, 32, 32, 3), noise(1, 64, 128, 3, seed=1)
     half = F.interpolate(style.movedim(3, 1), (32, 64), mode="bicubic", antialias=True)
@@ -300,6 +307,10 @@ def test_masks():
     with pytest.raises(DataError, match=r"3 masks for 2 pictures"):
         transfer(small, image, style, mask=mask.expand(3, -1, -1))
     assert torch.equal(transfer(small, image, style, mask=mask * 0), image)
+    each = torch.stack([torch.ones(32, 32), torch.zeros(32, 32)])
+    found = transfer(small, image, style, mask=each)
+    assert torch.equal(found[0], full[0])
+    assert torch.equal(found[1], image[1])
     with pytest.raises(DataError, match="the mask holds NaN"):
         transfer(small, image, style, mask=mask * float("nan"))
 
@@ -318,6 +329,17 @@ def test_matched_colours_have_mean_and_covariance():
     torch.testing.assert_close(
         torch.cov(found.view(-1, 3).T), torch.cov(content.view(-1, 3).T), rtol=0.01, atol=1e-5
     )
+
+
+def test_matched_colours_are_those_of_each_picture():
+    small, style = model(), noise(1, 24, 24, 3, seed=1)
+    image = torch.cat([0.1 + 0.3 * noise(1, 32, 32, 3), 1 - 0.5 * noise(1, 32, 32, 3, seed=2) ** 2])
+    found = transfer(small, image, style, colours="matched")
+    for i, picture in enumerate(image.split(1)):
+        own = colour.matched(style, colour.statistics(picture))
+        torch.testing.assert_close(found[i : i + 1], transfer(small, picture, own))
+        assert torch.equal(found[i : i + 1], transfer(small, picture, style, colours="matched"))
+    assert float((found - transfer(small, image, style)).abs().amax((1, 2, 3)).min()) > 0.01
 
 
 def test_luminance_alone_changes():

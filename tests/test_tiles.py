@@ -197,6 +197,23 @@ def test_out_of_memory_means_smaller_tiles():
     torch.testing.assert_close(tiles.run(out_of_memory_above(64), picture, tiling=wide), picture)
 
 
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)"), False),
+        (ValueError("not enough memory"), False),
+    ],
+    ids=["cuda", "linux", "windows", "mac", "python", "unrelated", "words of another kind"],
+)
+def test_what_counts_as_out_of_memory(error, wanted):
+    assert tiles.is_out_of_memory(error) == wanted
+
+
 def test_windows_of_which_nothing_is_wanted_are_not_run():
     network, picture, calls = Known(1), noise(2, 3, 90, 90), []
     wanted = torch.zeros(2, 1, 90, 90, dtype=torch.bool)

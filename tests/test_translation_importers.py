@@ -347,3 +347,24 @@ def test_animegan(place: Path, align: bool, capsys: Any) -> None:
     with torch.no_grad():
         close(imported(*options, file="theirs.pt")(x), theirs(x, align))
     assert ("align_corners is taken to be true" in capsys.readouterr().out) == align
+
+
+# ---------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "extra", "said"),
+    [
+        (UNet, "pix2pix's U-Net", "model.model.99.extra.weight", "99.extra.weight"),
+        (ResNet, "CycleGAN's, CUT's or pix2pixHD's ResNet", "model.99.extra.weight", "99.extra"),
+        (Enhanced, "pix2pixHD with local enhancers", "model.99.extra.weight", "model.99.extra"),
+        (Anime, "AnimeGANv2", "block_f.0.1.weight", "block_f.0.1.weight"),
+    ],
+)
+def test_a_layer_more_is_another_network(
+    place: Path, network: type[nn.Module], kind: str, extra: str, said: str, capsys: Any
+) -> None:
+    torch.save({**network().state_dict(), extra: torch.zeros(2, 2)}, "theirs.pth")
+    assert main(["import", "theirs.pth", "-o", "ours.safetensors"]) == 1
+    assert f"  {kind}: no use for {said}" in capsys.readouterr().err
+    assert not Path("ours.safetensors").exists()

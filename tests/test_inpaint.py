@@ -16,11 +16,12 @@ from imagen_nodes.__main__ import main
 from imagen_nodes.checkpoint import Card, Model
 from imagen_nodes.errors import Cancelled, CheckpointError, DataError
 from imagen_nodes.evaluation import restoration
-from imagen_nodes.evaluation.paired import lpips_network
+from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, psnr_y, ssim_y
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.networks.compact import Compact
 from imagen_nodes.networks.gated import GatedInpainting
 from imagen_nodes.runner import Runner
+from imagen_nodes.training.data import Dataset
 from imagen_nodes.training.masks import Masks, masked
 from imagen_nodes.training.presets import PRESETS
 from imagen_nodes.training.randomness import Numbers, torch_random
@@ -159,6 +160,28 @@ def test_parts_of_a_batch_draw_what_the_whole_would() -> None:
     assert whole.shape == (6, 1, 32, 48)
 
 
+def test_drawn_masks_cover_all_shares_alike() -> None:
+    def draw(count: int, share: tuple[float, float], boxes: float = 0.3) -> Tensor:
+        random = Numbers(torch_random(0, 0, 0, "x"))
+        return Masks(share=share, boxes=boxes).draw(count, (64, 64), random)
+
+    covered = draw(200, (0.1, 0.5)).mean((1, 2, 3))
+    assert 0.1 <= covered.min() < 0.15
+    assert 0.45 < covered.max() <= 0.551
+    # A mask's last shape goes a little beyond its share.
+    assert 0.28 < float(covered.mean()) < 0.35
+    assert len(draw(20, (0.3, 0.3)).unique(dim=0)) == 20
+
+    def is_box(mask: Tensor) -> bool:
+        places = mask.nonzero()
+        (top, left), (bottom, right) = places.amin(0).tolist(), places.amax(0).tolist()
+        return bool(mask[top : bottom + 1, left : right + 1].all())
+
+    # Of a share that the smallest box covers, the first shape is the only one.
+    assert all(map(is_box, draw(20, (0.005, 0.005), 1)[:, 0]))
+    assert not any(map(is_box, draw(20, (0.05, 0.05), 0)[:, 0]))
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -177,8 +200,9 @@ def run(made: Inpaint, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Ten
     moment = Moment(0, len(images), Numbers(torch_random(0, 0, 0, "step")), {})
     updates = {u.network: u.losses for u in made.losses(networks, Batch(images, None), moment)}
     random = Numbers(torch_random(0, 0, 0, "step"))
-    random.uniform(len(images), 2)  # the patches' places and turns
-    random.uniform(len(images))
+    random.uniform(len(images), 2)  # the patches' places, and turns
+    turned = (random.uniform(len(images)) < 0.5).view(-1, 1, 1, 1)
+    images = images.where(~turned, images.mT) if made.turn else images
     mask = made.masks.draw(len(images), (48, 48), random)
     seen = torch.cat([images * (1 - mask), mask], 1)
     drawn = networks["generator"](seen)
@@ -199,11 +223,16 @@ def run(made: Inpaint, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Ten
         edges = [(i * 48 // side, -(-(i + 1) * 48 // side)) for i in range(side)]
         holes = [[bool(m[:, a:b, c:d].any()) for a, b in edges for c, d in edges] for m in mask]
         fake, real = (x[0][-1].flatten(1)[torch.tensor(holes)] for x in (of_fake, of_real))
-        wanted["generator"] = -fake.mean() * made.adversarial_weight
-        wanted["discriminator"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        if made.loss == "hinge":
+            game, judging = -fake, F.relu(1 - real) + F.relu(1 + fake)
+        else:
+            game, judging = F.softplus(real - fake), F.softplus(fake - real)
+        wanted["generator"] = game.mean() * made.adversarial_weight
+        wanted["discriminator"] = judging.mean()
         pairs = zip(of_fake[0][:-1], of_real[0][:-1], strict=True)
         distances = [(a - b).abs().mean() for a, b in pairs]
-        wanted["features"] = torch.stack(distances).sum() * made.feature_weight
+        if made.feature_weight:
+            wanted["features"] = torch.stack(distances).sum() * made.feature_weight
     return {name: x for losses in updates.values() for name, x in losses.items()}, wanted
 
 
@@ -212,6 +241,7 @@ def run(made: Inpaint, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Ten
     [
         {"hole_weight": 2.0, "known_weight": 0.5, "feature_weight": 3.0},
         {"discriminator": None, "adversarial_weight": 0, "perceptual_weight": 0.5},
+        {"loss": "relativistic", "adversarial_weight": 1, "turn": True},
     ],
 )
 def test_the_losses_that_it_names_are_computed(fields: dict[str, Any]) -> None:
@@ -246,6 +276,50 @@ def test_the_losses_that_it_names_are_computed(fields: dict[str, Any]) -> None:
 def test_what_does_not_fit_is_refused(fields: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         task(**fields)
+
+
+def test_the_figures_of_a_training() -> None:
+    """Of tiles from all over the data, with masks of 10, 20 and 30%; LPIPS decides."""
+
+    def network(x: Tensor) -> Tensor:
+        """What is filled in depends on the picture's values, -1 under the mask."""
+        return 0.5 + x[:, :3].mean((2, 3), keepdim=True).expand(-1, -1, 48, 48)
+
+    pixels = (noise(7, 48, 48, 3) * 255).byte().numpy()
+    measure = task().measuring(Dataset("p", pixels), torch.device("cpu"), 100, 3)
+    assert measure is not None
+    figures = measure(network)  # pyright: ignore
+    clean = torch.from_numpy(pixels[[0, 3, 6]]).movedim(3, 1) / 255
+    mask = masked()(clean, 0)[:, 3:]
+    drawn = network((clean * (1 - mask)) * 2 - 1).add(1).div(2)
+    x = (clean * (1 - mask) + drawn * mask).mul(255).round() / 127.5 - 1
+    y = clean * 2 - 1
+    assert figures[0].metric == "LPIPS-squeeze"
+    assert {f.metric: f.value for f in figures} == pytest.approx(
+        {
+            "LPIPS-squeeze": float(lpips_network()(x, y).mean()),
+            "PSNR-Y": float(psnr_y(x, y).mean()),
+            "PSNR-RGB": float(psnr_rgb(x, y).mean()),
+            "SSIM": float(ssim_y(x, y).mean()),
+        },
+        rel=1e-3,
+    )
+    assert {(f.samples, f.reference) for f in figures} == {(3, "tiles of p")}
+
+
+def test_previews() -> None:
+    """The picture with its mask in white, the result, the original."""
+    images, network = noise(3, 3, 48, 48) * 1.8 - 0.9, model().network
+    with torch.inference_mode():
+        shown = task().preview(network, 2, torch.Generator().manual_seed(0), Batch(images, None))
+    seen, result, original = (shown * 2 - 1).movedim(3, 1).split(48, 3)
+    torch.testing.assert_close(original, images[:2])
+    mask = (seen > 0.95).all(1, keepdim=True).float()
+    assert 0.1 <= float(mask.mean()) < 0.6
+    torch.testing.assert_close(seen, original.where(mask == 0, 1))
+    with torch.inference_mode():
+        drawn = network(torch.cat([original * (1 - mask), mask], 1)).clamp(-1, 1)
+    torch.testing.assert_close(result, drawn.where(mask > 0, original), rtol=0, atol=1e-5)
 
 
 @pytest.fixture
@@ -440,8 +514,15 @@ def test_grow_blur_and_invert() -> None:
     assert int(inpainting.faded(disc, -3, 0).sum()) < int(disc.sum())
     assert inpainting.faded(disc, -7, 0).sum() == 0
     assert inpainting.faded(torch.ones(5, 5), -2, 0).all(), "the picture's border is no mask's"
+    square = F.pad(torch.ones(11, 11), (4, 4, 4, 4))
+    wanted = F.pad(torch.ones(5, 5), (7, 7, 7, 7))
+    assert torch.equal(inpainting.faded(square, -3, 0), wanted)
     half = torch.full((5, 5), 0.25)
     assert torch.equal(inpainting.faded(half, 0, 0), half)
+    # What is masked by less than half is kept, and not grown.
+    soft = torch.tensor([[0.3, 0, 0, 0, 0.8, 0.3, 0, 0, 0.3, 0]]).expand(4, 10)
+    wanted = torch.tensor([[0.3, 0, 1, 1, 1, 1, 1, 0, 0.3, 0]]).expand(4, 10)
+    assert torch.equal(inpainting.faded(soft, 2, 0), wanted)
     image = noise(1, 16, 16, 3)
     inverted = inpaint(model(), image, box(16, 16), 0, 0, True)
     kept = box(16, 16)[0] > 0
@@ -453,6 +534,7 @@ def test_a_soft_mask_takes_a_part() -> None:
     image = noise(1, 16, 16, 3)
     whole, half = (inpaint(model(), image, box(16, 16) * share) for share in (1.0, 0.5))
     torch.testing.assert_close(half, image.lerp(whole, 0.5), rtol=0, atol=1e-6)
+    assert torch.equal(inpaint(model(), image, box(16, 16) * 2), whole)
 
 
 def test_grey_stays_grey() -> None:

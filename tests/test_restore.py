@@ -249,6 +249,34 @@ def test_photographs(scale):
     assert not torch.equal(found, Photo().apply(x, scale, numbers(1)))
 
 
+def test_photographs_have_been_through_it_twice(monkeypatch):
+    """Blurred, resized, made noisy, compressed: first from the whole size, then from the small."""
+    seen = {name: [] for name in ("blurred", "resized", "jpeg")}
+
+    def watched(name, function):
+        def call(images, given, *more):
+            seen[name].append(given)
+            return function(images, given, *more)
+
+        monkeypatch.setattr(degradation, name, call)
+
+    for name in seen:
+        watched(name, getattr(degradation, name))
+    flat, noise = torch.full((1, 3, 128, 128), 0.5), []
+    for seed in range(40):
+        noise.append(255 * float(Photo().apply(flat, 4, numbers(seed)).std()))
+    assert [len(calls) for calls in seen.values()] == [80, 120, 80]
+    sides = torch.tensor(seen["resized"])[:, 0].view(40, 3)
+    assert 19 <= sides[:, 0].min() < 40 < 160 < sides[:, 0].max() <= 192
+    assert 16 <= sides[:, 1].min() < 25 < 33 < sides[:, 1].max() <= 38
+    assert set(sides[:, 2].tolist()) == {32}
+    quality = torch.cat(seen["jpeg"])
+    assert 30 <= quality.min() < 45 < 80 < quality.max() <= 95
+    # A median of 7 steps, in a tenth of the pictures more than 14.
+    assert 4 < sorted(noise)[20] < 11
+    assert sorted(noise)[36] > 11
+
+
 @pytest.mark.parametrize("made", [Noise(jpeg=0.5, noisy=0.5, grey=0.5, clipped=0.5), Photo()])
 def test_parts_of_a_batch_are_degraded_as_the_whole(made):
     x = smooth(4, 32)
@@ -282,14 +310,14 @@ class Repeat(nn.Module):
 
 
 class Mean(nn.Module):
-    """One logit an image."""
+    """One logit an image; of squares, since a smaller picture has the same mean."""
 
     def __init__(self):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, x):
-        return x.mean((1, 2, 3), keepdim=True) * self.gain
+        return x.square().mean((1, 2, 3), keepdim=True) * self.gain
 
 
 def updates(task, networks, images):
@@ -322,19 +350,23 @@ def test_the_pixel_loss_is_the_one_it_names(pixel):
     assert value(update.signals["PSNR"]) == pytest.approx(value(psnr), rel=1e-4)
 
 
-def test_the_game_and_the_perceptual_loss():
+@pytest.mark.parametrize("loss", ["bce", "relativistic"])
+def test_the_game_and_the_perceptual_loss(loss):
     fields = {"adversarial_weight": 0.5, "perceptual_weight": 2, "patch": 32, "turn": False}
-    d = {"discriminator": {"kind": "unet-discriminator"}}
+    d = {"discriminator": {"kind": "unet-discriminator"}, "loss": loss}
     task = Restore.model_validate(SMALL | fields | d)
     networks = {"generator": Repeat(), "discriminator": Mean()}
     clean = smooth(2, 32)
     judge, restore = updates(task, networks, clean)
     assert (judge.network, restore.network) == ("discriminator", "generator")
     result = networks["generator"](Shrink().apply(clean, 2, numbers()))
-    real, fake = ((x * 2 - 1).mean((1, 2, 3)) * 2 for x in (clean, result))
-    expected = F.softplus(-real).mean() + F.softplus(fake).mean()
+    real, fake = ((x * 2 - 1).square().mean((1, 2, 3)) * 2 for x in (clean, result))
+    if loss == "bce":
+        expected, game = F.softplus(-real).mean() + F.softplus(fake).mean(), F.softplus(-fake)
+    else:
+        expected, game = F.softplus(fake - real).mean(), F.softplus(real - fake)
     assert value(judge.losses["discriminator"]) == pytest.approx(value(expected), rel=1e-4)
-    expected = 0.5 * F.softplus(-fake).mean()
+    expected = 0.5 * game.mean()
     assert value(restore.losses["generator"]) == pytest.approx(value(expected), rel=1e-4)
     expected = 2 * lpips_network()(result * 2 - 1, clean * 2 - 1).mean()
     assert value(restore.losses["lpips"]) == pytest.approx(value(expected), rel=1e-3)
@@ -526,6 +558,54 @@ def test_measured_on_pictures_that_were_not_trained_on(share, name, samples):
     with torch.inference_mode():
         figure, *_ = measure(recipe.task.generator.build())
     assert (figure.reference, figure.samples) == (f"tiles of {name}", samples)
+
+
+@pytest.mark.parametrize(
+    ("fields", "first"),
+    [
+        ({}, "PSNR-Y"),
+        ({"generator": UNET, "degradation": {"kind": "noise", "sigma": [0, 0]}}, "PSNR-RGB"),
+        ({"perceptual_weight": 1, "patch": 32}, "LPIPS-squeeze"),
+        (
+            {"adversarial_weight": 1, "discriminator": {"kind": "unet-discriminator"}},
+            "LPIPS-squeeze",
+        ),
+    ],
+)
+def test_the_figures_of_a_training(fields, first):
+    """Of tiles from all over the data; of enlarged ones without a border, as papers do."""
+    task = Restore.model_validate(SMALL | fields)
+    pixels = smooth(7, 32).mul(255).round().byte().movedim(1, 3).numpy()
+
+    def network(seen):
+        return F.interpolate(seen, scale_factor=task.scale) + 0.1
+
+    figures = task.measuring(Dataset("p", pixels), torch.device("cpu"), 100, 3)(network)
+    clean = torch.from_numpy(pixels[[0, 3, 6]]).movedim(3, 1) / 255
+    seen = Shrink().apply(clean, 2, numbers()) if task.scale == 2 else clean
+    x, y = network(seen).clamp(0, 1).mul(255).round() / 127.5 - 1, clean * 2 - 1
+    crop = 2 if task.scale == 2 else 0
+    expected = {
+        "PSNR-Y": psnr_y(x, y, crop),
+        "PSNR-RGB": psnr_rgb(x, y, crop),
+        "SSIM": ssim_y(x, y, crop),
+        "LPIPS-squeeze": lpips_network()(x, y),
+    }
+    assert figures[0].metric == first
+    assert {f.metric: f.value for f in figures} == pytest.approx(
+        {metric: value(values.mean()) for metric, values in expected.items()}, rel=1e-4
+    )
+    assert {(f.samples, f.reference) for f in figures} == {(3, "tiles of p")}
+
+
+def test_previews():
+    """What the network sees, what it makes of it, the original."""
+    task, clean = Restore.model_validate(SMALL | {"patch": 32, "turn": False}), smooth(3, 32)
+    shown = task.preview(Repeat(), 2, torch.Generator(), Batch(clean * 2 - 1, None))
+    seen = F.interpolate(Shrink().apply(clean[:2], 2, numbers()), scale_factor=2)
+    wanted = torch.cat([seen, (seen + 0.1).clamp(0, 1), clean[:2]], 3)
+    # What is rounded to 8 bits may be rounded otherwise.
+    torch.testing.assert_close(shown, wanted.movedim(1, 3), rtol=0, atol=1.01 / 255)
 
 
 def begin(run, *options, **fields):

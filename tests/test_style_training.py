@@ -17,6 +17,7 @@ from imagen_nodes.__main__ import main
 from imagen_nodes.folders import METRICS, shipped
 from imagen_nodes.graph.local import LocalHost
 from imagen_nodes.training import perceptual
+from imagen_nodes.training.data import Dataset
 from imagen_nodes.training.randomness import Numbers
 from imagen_nodes.training.recipe import Recipe
 from imagen_nodes.training.task import Batch, Moment
@@ -204,8 +205,9 @@ class Mean(nn.Module):
 
 
 @pytest.mark.parametrize("graphs", [True, False])
-def test_the_game(graphs):
-    fields = {"adversarial_weight": 0.5, "discriminator": JUDGE, "patch": 80}
+@pytest.mark.parametrize("loss", ["hinge", "relativistic"])
+def test_the_game(graphs, loss):
+    fields = {"adversarial_weight": 0.5, "discriminator": JUDGE, "patch": 80, "loss": loss}
     task = Style.model_validate(SMALL | fields)
     networks = built(task) | {"discriminator": Mean()}
     images = noise(4, 3, 80, 80)
@@ -215,10 +217,12 @@ def test_the_game(graphs):
     with torch.no_grad():
         result = networks["generator"](images[::2], images[1::2])
     real, fake = ((x * 2 - 1).mean((1, 2, 3)) * 2 for x in (images[1::2], result))
-    expected = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    assert value(judge.losses["discriminator"]) == pytest.approx(float(expected), rel=1e-3)
-    expected = -0.5 * fake.mean()
-    assert value(draw.losses["generator"]) == pytest.approx(float(expected), rel=1e-3)
+    if loss == "hinge":
+        judging, game = F.relu(1 - real) + F.relu(1 + fake), -fake
+    else:
+        judging, game = F.softplus(fake - real), F.softplus(real - fake)
+    assert value(judge.losses["discriminator"]) == pytest.approx(float(judging.mean()), rel=1e-3)
+    assert value(draw.losses["generator"]) == pytest.approx(0.5 * float(game.mean()), rel=1e-3)
     sum(draw.losses.values()).backward()
     assert networks["discriminator"].gain.grad is None
 
@@ -387,3 +391,36 @@ def test_distances():
     assert value(of_content[1]) == value(of_style[0]) == 0
     assert value(of_content[0]) > 0.1
     assert value(of_style[1]) > 0.01
+
+
+def mixed(content, style):
+    return 0.9 * content + 0.3 * style
+
+
+def test_the_figures_of_a_training():
+    """Means over pairs from all over both kinds."""
+    pixels = noise(18, 32, 32, 3).pow(torch.tensor([1.0, 3.0]).repeat(9)[:, None, None, None])
+    pixels = pixels.mul(255).byte().numpy()
+    pairs = Dataset("p", pixels, np.arange(18) % 2, ("content", "style"))
+    figures = Style.model_validate(SMALL).measuring(pairs, CPU, 5, 100)(mixed)
+    features, images = perceptual.features_network(CPU), torch.from_numpy(pixels) / 255
+    expected = torch.zeros(2)
+    for i in (0, 2, 4, 6, 8):
+        content, style = images.movedim(3, 1)[2 * i : 2 * i + 2].split(1)
+        result = mixed(content, style)
+        expected += torch.stack(distances(result, content, style, features)) / 5
+    assert [f.metric for f in figures] == [
+        "style loss (VGG-19 pruned)", "content loss (VGG-19 pruned)"
+    ]  # fmt: skip
+    assert [f.value for f in figures] == pytest.approx(expected.tolist(), rel=1e-3)
+    assert {(f.samples, f.reference) for f in figures} == {(5, "pairs of p")}
+
+
+def test_previews():
+    """Content, style, result."""
+    images = noise(6, 3, 80, 80)
+    batch = Batch(images * 2 - 1, None)
+    shown = Style.model_validate(SMALL).preview(mixed, 2, torch.Generator(), batch)
+    content, style = images[[0, 2]], images[[1, 3]]
+    wanted = torch.cat([content, style, mixed(content, style).clamp(0, 1)], 3)
+    torch.testing.assert_close(shown, wanted.movedim(1, 3))

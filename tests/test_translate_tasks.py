@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from imagen_nodes import checkpoint
 from imagen_nodes.__main__ import main
-from imagen_nodes.checkpoint import Card, Training
+from imagen_nodes.checkpoint import Card, Model, Training
 from imagen_nodes.errors import DataError
+from imagen_nodes.evaluation import translation
 from imagen_nodes.evaluation.compare import read_picture
 from imagen_nodes.evaluation.evaluator import Evaluator
 from imagen_nodes.evaluation.features import mobilenet
-from imagen_nodes.evaluation.paired import psnr_rgb, ssim_y
+from imagen_nodes.evaluation.paired import lpips_network, psnr_rgb, ssim_y
 from imagen_nodes.images import to_network, to_pixels
 from imagen_nodes.networks.resnet_generator import ResNetGenerator
 from imagen_nodes.training.data import pictures
@@ -125,7 +126,9 @@ def test_windows():
 
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize(("loss", "generator"), [("bce", PLAIN), ("mse", RESIDUAL_UNET)])
+@pytest.mark.parametrize(
+    ("loss", "generator"), [("bce", PLAIN), ("mse", RESIDUAL_UNET), ("relativistic", PLAIN)]
+)
 def test_paired_losses(side, loss, generator, graphs):
     fields = {"input": side, "loss": loss, "generator": generator, "window": 32}
     task = Translate.model_validate({**PAIRS, **fields})
@@ -139,6 +142,8 @@ def test_paired_losses(side, loss, generator, graphs):
         wanted = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
         wanted = wanted + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
         game = F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+    elif loss == "relativistic":
+        wanted, game = F.softplus(fake - real).mean(), F.softplus(real - fake).mean()
     else:
         wanted, game = (
             ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2,
@@ -182,6 +187,8 @@ def test_scales_and_features():
     game = sum(F.softplus(-f[-1]).mean() for f in fake)
     torch.testing.assert_close(second.losses["generator"], game)
     torch.testing.assert_close(second.losses["features"], 10 * feature_matching(real, fake))
+    # Of 32 px, which LPIPS takes at least, none are left out.
+    torch.testing.assert_close(second.losses["lpips"], 2 * lpips_network()(made, target).mean())
     assert set(second.losses) == {"generator", "features", "lpips"}
     assert all(p.requires_grad for p in judge.parameters())
 
@@ -431,6 +438,8 @@ def test_evaluate_pairs(place, weights, capsys):
         made = to_network(to_pixels(weights(given)))
     for figures, x in ((found["figures"], made), (found["without"], given)):
         values = {figure["metric"]: figure["value"] for figure in figures}
+        distance = float(lpips_network()(x, target).mean())
+        assert values["LPIPS-squeeze"] == pytest.approx(distance, abs=1e-3)
         assert values["PSNR-RGB"] == pytest.approx(float(psnr_rgb(x, target).mean()), abs=1e-3)
         assert values["SSIM"] == pytest.approx(float(ssim_y(x, target).mean()), abs=1e-3)
         assert figures[0]["samples"] == 2
@@ -448,6 +457,22 @@ def test_evaluate_pairs(place, weights, capsys):
     ):
         assert main(["evaluate", "small.safetensors", "--data", "some", *option]) == 2
         assert what in capsys.readouterr().err
+
+
+def test_a_grey_network_is_evaluated_on_the_luma():
+    architecture = ResNetGenerator(width=4, blocks=1, resolution=32, channels=1)
+    network = architecture.build()
+    network.initialise(torch.Generator().manual_seed(0))
+    for parameter in network.parameters():
+        parameter.data *= 10  # beyond a flat grey
+    card = Card(title="Grey", architecture=architecture.model_dump(), task="translation")
+    model, given = Model("grey.safetensors", card, architecture, network), noise(2, 3, 32, 32)
+    luma = (given * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    call = translation.by_network(model, architecture.pictures, torch.device("cpu"))
+    with torch.inference_mode():
+        found, wanted = call(given), network(luma).clamp(-1, 1)
+    assert wanted.std() > 0.05
+    torch.testing.assert_close(found, wanted.expand(-1, 3, -1, -1), rtol=0, atol=1e-4)
 
 
 def test_evaluate_sets(place, weights, capsys):
@@ -537,18 +562,26 @@ def test_previews():
 
 def test_measuring():
     pixels = noise(12, 40, 40, 3).add(1).mul(127).byte().numpy()
-    pairs = Dataset("p", np.concatenate([pixels, pixels], 2))
-    task = Translate.model_validate({**PAIRS, "read": 40})
-    measure = task.measuring(pairs, torch.device("cpu"), 100, 100)
-    figures = measure(built(task)["generator"].eval())
+    pairs = Dataset("p", np.concatenate([pixels, 255 - pixels[::-1] // 2], 2))
+    task = Translate.model_validate({**PAIRS, "read": 40, "input": "right"})
+    network = built(task)["generator"].eval()
+    figures = task.measuring(pairs, torch.device("cpu"), 100, 3)(network)
+    # The middle of pairs from all over the data.
+    chosen = to_network(torch.from_numpy(pairs.images[[0, 5, 11]]))
+    target, given = (x[:, :, 4:36, 4:36] for x in chosen.chunk(2, 3))
+    with torch.inference_mode():
+        made = to_network(to_pixels(network(given)))
+        ways = (lpips_network(), psnr_rgb, ssim_y)
+        wanted = [float(way(made, target).mean()) for way in ways]
     assert [f.metric for f in figures] == ["LPIPS-squeeze", "PSNR-RGB", "SSIM"]
-    assert figures[0].samples == 12
-    kinds = Dataset("k", pixels, np.arange(12) % 2, ("trainA", "trainB"))
-    task = Contrast.model_validate(KINDS)
+    assert [f.value for f in figures] == pytest.approx(wanted, abs=1e-3)
+    assert {(f.samples, f.reference) for f in figures} == {(3, "pairs of p")}
+    kinds = Dataset("k", pixels, np.array([0, 1, 1] * 4), ("trainA", "trainB"))
+    task = Contrast.model_validate({**KINDS, "source": "second"})
     measure = task.measuring(kinds, torch.device("cpu"), 100, 100)
     figures = measure(built(task)["generator"].eval())
     assert figures[0].metric == "FD-MobileNetV2"
-    assert figures[0].reference == "6 images of trainB of k"
+    assert (figures[0].samples, figures[0].reference) == (8, "4 images of trainA of k")
     assert task.measuring(kinds, torch.device("cpu"), 2, 2) is None
 
 

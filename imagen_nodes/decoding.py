@@ -28,7 +28,7 @@ from .errors import DataError
 
 # Where Pillow too suspects an attack: 179 Mpx, 2.1 GB as an IMAGE. All frames of a file count.
 MOST_PIXELS = 2 * 89_478_485
-# Bytes of a compressed text or profile in a PNG. FFmpeg would unpack any amount.
+# Bytes of all compressed texts and profiles in a PNG. FFmpeg would unpack and keep any amount.
 LARGEST_TEXT = 2**26
 
 # Containers that hold pictures or films. Others name further files to open (concat, hls, dash) or
@@ -123,19 +123,21 @@ class _Frames:
 
 def _refuse_text_bomb(path: Path, file: IO[bytes]) -> None:
     """Try the compressed texts and profiles of a PNG: keyword, 0, method, zlib stream."""
-    file.seek(8)
+    left = LARGEST_TEXT
     for kind, size in _png_chunks(file):
         if kind in (b"zTXt", b"iCCP"):
             _, _, content = file.read(size).partition(b"\0")
             file.seek(-size, os.SEEK_CUR)
             try:
-                text = zlib.decompressobj().decompress(content[1:], LARGEST_TEXT)
+                text = zlib.decompressobj().decompress(content[1:], left)
             except zlib.error:
                 continue
-            if len(text) == LARGEST_TEXT:
+            left -= len(text)
+            if not left:
                 raise DataError(
                     f"{path}: its {kind.decode()} chunk unpacks from {size} bytes to more than "
-                    f"{LARGEST_TEXT // 2**20} MiB; this is no ordinary picture"
+                    f"{LARGEST_TEXT // 2**20} MiB, with those before it; this is no ordinary "
+                    "picture"
                 )
 
 

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from imagen_nodes import decoding
+from imagen_nodes.errors import DataError
 from imagen_nodes.graph.builtin import BUILTIN, pixels
 from imagen_nodes.graph.node import registry
 from imagen_nodes.runner import Runner
@@ -188,3 +191,23 @@ def test_repeating():
         pixels.repeated(batch, 5)[:, 0, 0, 0].tolist() == batch[[0, 1, 0, 1, 0], 0, 0, 0].tolist()
     )
     assert pixels.repeated(batch, 1).shape[0] == 1
+
+
+@pytest.mark.parametrize("texts", [2, 1])
+def test_texts_of_a_picture_unpack_to_no_more_together_than_one_may(texts, tmp_path, monkeypatch):
+    """FFmpeg keeps them all."""
+    monkeypatch.setattr(decoding, "LARGEST_TEXT", 1000)
+    path, info = tmp_path / "a.png", PngInfo()
+    for i in range(texts):
+        info.add_text(f"text{i}", "x" * 600, zip=True)
+    picture = Image.new("RGB", (8, 8))
+    profile = None if texts > 1 else b"x" * 600
+    picture.save(path, pnginfo=info, icc_profile=profile)
+    kind = "iCCP" if profile else "zTXt"
+    with pytest.raises(DataError, match=rf"a\.png: its (zTXt|{kind}) chunk unpacks from"):
+        decoding.decode(path)
+    info = PngInfo()
+    for i in range(2):
+        info.add_text(f"text{i}", "x" * 450, zip=True)
+    picture.save(path, pnginfo=info)
+    assert decoding.decode(path).image.shape == (1, 8, 8, 3)

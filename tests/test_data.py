@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -109,6 +110,31 @@ def test_cifar10_as_python_2_wrote_it(tmp_path: Path) -> None:
     assert found.labels.tolist() == [4, 0, 9]
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_cifar10_as_other_programs_write_it_anew(tmp_path: Path, protocol: int) -> None:
+    images, labels = pixels(3, 32, 32, 3), np.array([4, 0, 9])
+    flat = images.transpose(0, 3, 1, 2).reshape(3, -1)
+    content = pickle.dumps({"data": np.asfortranarray(flat), "labels": labels}, protocol)
+    found = open_data(write_folder(tmp_path, {"data_batch_1": content}), 32, 3)
+    np.testing.assert_array_equal(found.images, images)
+    np.testing.assert_array_equal(found.labels, labels)
+
+
+def test_a_batch_that_is_a_bomb_is_refused(tmp_path: Path) -> None:
+    """Python's own reader hashes keys that nest as deep as they like, which ends the process, and
+    clears a memo of the length that the file names: 268 MB here, 64 GiB at most."""
+    path = write_folder(tmp_path, {"data_batch_1": b"\x80\x02})" + b"\x85" * 1000 + b"Ns."})
+    with pytest.raises(DataError, match=r"data_batch_1: not a batch.*key of another kind"):
+        open_data(path, 32, 3)
+    write_folder(tmp_path, {"data_batch_1": b"\x80\x02}r\xff\xff\xff\x00."})
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"data_batch_1: not a batch"):
+        open_data(path, 32, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
+
+
 class Malicious:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -136,6 +162,8 @@ def test_a_malicious_batch_is_refused_and_nothing_runs(tmp_path: Path, protocol:
         pickle.dumps({b"data": pixels(2, 3072), b"labels": [1, 10]}, 2),
         pickle.dumps({b"data": pixels(2, 3000), b"labels": [1, 2]}, 2),
         pickle.dumps([1, 2], 2),
+        pickle.dumps({b"data": [[1] * 3072], b"labels": [1]}, 2),
+        pickle.dumps({b"data": pixels(1, 3072), b"labels": "1"}, 2),
     ],
 )
 def test_a_damaged_batch_is_named(tmp_path: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imagen_nodes.errors import DataError
-from imagen_nodes.training.data import containers, open_data, opening
+from imagen_nodes.training.data import arrays, containers, open_data, opening
 from imagen_nodes.training.data.arrays import DIGITS, FASHION_CLASSES
 from imagen_nodes.training.data.containers import open_container
 from imagen_nodes.training.data.layouts import LAYOUTS, recognise
@@ -285,6 +286,7 @@ WRONG_NPZ: dict[str, tuple[dict[str, NDArray[np.generic]], str]] = {
     "too few labels": ({"images": IMAGES, "labels": np.array([1])}, r"labels are integers \[3\]"),
     "real labels": ({"images": IMAGES, "labels": np.ones(3)}, "labels is float64"),
     "negative": ({"images": IMAGES, "labels": np.array([0, -2, 1])}, "has a label -2"),
+    "no pixels": ({"images": pixels(3, 0, 8)}, r"has the shape \[3, 0, 8\]: pictures of 0 bytes"),
     "Fortran": ({"images": np.asfortranarray(IMAGES)}, "Fortran's order"),
 }
 
@@ -295,6 +297,57 @@ def test_wrong_npz(tmp_path: Path, case: str) -> None:
     (tmp_path / "set.npz").write_bytes(npz(**arrays))
     with pytest.raises(DataError, match=rf"set\.npz: .*{message}"):
         open_data(tmp_path / "set.npz", 16, 3)
+
+
+def npz_of_header(
+    path: Path, shape: tuple[int, ...], content: bytes = b"", length: int = 0
+) -> Path:
+    """An npz whose images say that they have ``shape``, and that their header has ``length``."""
+    header = io.BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(header, described)
+    start = bytearray(header.getvalue())
+    start[8:12] = struct.pack("<I", length) if length else start[8:12]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", bytes(start) + content)
+    return path
+
+
+def test_an_npz_of_another_shape_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    np.testing.assert_array_equal(
+        open_data(npz_of_header(path, IMAGES.shape, IMAGES.tobytes()), 16, 3).images, IMAGES
+    )
+    for shape in ((-5, 8, 8), (5, -8, 8)):
+        with pytest.raises(DataError, match=r"set\.npz: images .* negative length"):
+            open_data(npz_of_header(path, shape, bytes(320)), 16, 3)
+    with pytest.raises(DataError, match=r"set\.npz: images is cut off"):
+        open_data(npz_of_header(path, (10**12, 8, 8), bytes(64)), 16, 3)
+
+
+def test_arrays_that_unpack_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = npz_of_header(tmp_path / "set.npz", (1,), bytes(1 << 23), 1 << 23)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"set\.npz: images .*(?i:header)"):
+        open_data(path, 16, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22
+    monkeypatch.setattr(arrays, "WHOLE_LIMIT", 1000)
+    path.write_bytes(npz(images=IMAGES, labels=np.array([1, 0, 2])))
+    assert len(open_data(path, 16, 3).images) == 3  # read a few at a time
+    assert len(open_data(folder(tmp_path / "m", CASES["MNIST"][0]), 28, 1).images) == 3
+    with pytest.raises(DataError, match="unpacks to 2352 bytes; at most 1000 are read of a gzip"):
+        open_data(folder(tmp_path / "f", CASES["FashionMNIST"][0]), 28, 1)
+    monkeypatch.setattr(arrays, "WHOLE_LIMIT", 16)
+    with pytest.raises(DataError, match="labels has 3 labels; at most 2 are read"):
+        open_data(path, 16, 3)
+    with pytest.raises(DataError, match="unpacks to 3 bytes; at most 2"):
+        open_data(tmp_path / "m", 28, 1)
+    monkeypatch.setattr(arrays, "FILE_LIMIT", 767)
+    for large in (path, tmp_path / "m"):
+        with pytest.raises(DataError, match=r"pictures of 7(68|84) bytes; they may have 1 to 767"):
+            open_data(large, 16, 3)
 
 
 @pytest.mark.parametrize("name", ["images", "labels"])
@@ -383,6 +436,22 @@ WRONG: dict[str, tuple[Files, str]] = {
     "COCO without pictures": (
         {"annotations/instances_train2017.json": json.dumps(COCO).encode()},
         "none of the pictures that .* names is in train2017/",
+    ),
+    "COCO's numbers": (
+        {
+            "annotations/instances_train2017.json": json.dumps(
+                COCO | {"categories": [{"id": float("inf"), "name": "train"}]}
+            ).encode()
+        },
+        "not the annotations of COCO's instances: .*infinity",
+    ),
+    "COCO's areas": (
+        {
+            "annotations/instances_train2017.json": json.dumps(
+                COCO | {"annotations": [{"image_id": 0, "category_id": 2, "area": 10**400}]}
+            ).encode()
+        },
+        "not the annotations of COCO's instances: .*too large",
     ),
     "half of MNIST": ({"train-images-idx3-ubyte": idx(DIGIT)}, "one is missing"),
     "MNIST cut off": (

@@ -12,6 +12,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -438,6 +439,58 @@ def test_networks_in_each_other_are_not_followed_for_ever(way: str) -> None:
     network.fields.update(variables=[], components=dict.fromkeys(map(str, range(40)), network))
     with pytest.raises(CheckpointError, match="far more work"):
         candidates.candidates(network)
+
+
+def weight() -> NumpyArray:
+    return NumpyArray()
+
+
+def test_modules_within_modules_however_deep() -> None:
+    """In the order of a state dict: a module's own, then those of its parts, one after another."""
+    inner: dict[str, Any] = {"_parameters": {"w": weight()}}
+    for _ in range(3000):
+        inner = {"_modules": {"a": inner}}
+    (found,) = candidates.candidates(inner)
+    assert list(found.tensors) == ["a." * 3000 + "w"]
+    network: dict[str, Any] = {
+        "_modules": {"b": {"_modules": {"d": {"_buffers": {"v": weight()}}}}, "c": inner},
+        "_parameters": {"u": weight()},
+    }
+    names_ = list(candidates.candidates(network)[0].tensors)
+    assert names_ == ["u", "b.d.v", "c." + "a." * 3000 + "w"]
+
+
+def test_networks_side_by_side_share_what_lies_beside_them() -> None:
+    """Each knows it, and none has a copy, which is 1000 times 1000 here."""
+    content: dict[str, Any] = {f"{i}": {"t": weight(), "step": i} for i in range(1000)}
+    content["config"] = {"step": -1}
+    tracemalloc.start()
+    found = candidates.candidates(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 1000
+    assert all(x.siblings["config"] is content["config"] for x in found)
+    assert [x.siblings.get("step") for x in found] == list(range(1000))
+    assert peak < 1 << 22
+    # What lies beside the dictionary goes before what lies in it.
+    (one,) = candidates.candidates({"g": {"t": weight(), "x": 1, "y": 2}, "y": 3})
+    assert (one.siblings["x"], one.siblings["y"]) == (1, 3)
+
+
+@pytest.mark.parametrize("way", ["state", "modules", "names"])
+def test_a_value_in_many_places_is_not_named_in_each(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "OPERATIONS", 10_000)
+    shared: dict[str, Any] = {f"{i}": weight() for i in range(200)}
+    content: dict[str, Any] = {}
+    for i in range(200):
+        content[f"{i}"] = made = Instance(Global("x", "X"), ())
+        made.state = shared if way == "state" else {"_modules": {}, "_parameters": shared}
+    if way == "names":
+        content = {"_modules": {"x" * 100_000: {"_parameters": shared}}}
+    with pytest.raises(CheckpointError, match="far more work"):
+        candidates.candidates(content)
 
 
 def test_a_dictionary_of_many_is_walked_once() -> None:

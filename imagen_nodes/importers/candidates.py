@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from .values import Instance, NumpyArray, StoredTensor, Tensor
 
 # Places within places that are looked at, and modules within modules of a program.
 DEEPEST, NESTED = 6, 32
+# Characters of a name that are a step of work: each is a copy of all names above it.
+STEP = 100
 # What files call the average of a generator, which is the one to use, a generator, and what else
 # they hold; the better ones first.
 AVERAGES = ("g_ema", "G_ema", "GE", "Gs", "netG_ema", "avgG", "ema", "params_ema")
@@ -31,7 +34,7 @@ class Candidate:
     tensors: dict[str, Tensor]
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     """``class`` and ``arguments`` of the program's object, where it is one."""
-    siblings: dict[str, Any] = field(default_factory=dict[str, Any])
+    siblings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What lies beside it in the file, by key."""
     settings: Callable[[], dict[str, Any]] = dict
     """Reads what a file of settings beside the file says: see ``formats.settings_of``."""
@@ -58,12 +61,16 @@ class Candidate:
 
 
 def candidates(content: Any) -> list[Candidate]:
-    """All that a file holds, the most likely first."""
-    return sorted(_walk(content, "", {}, 0, set()), key=lambda candidate: candidate.rank)
+    """All that a file holds, the most likely first.
+
+    Raises:
+        CheckpointError: it is in itself more often than weights need."""
+    found = _walk(content, "", {}, 0, set(), Budget(0))
+    return sorted(found, key=lambda candidate: candidate.rank)
 
 
 def _walk(
-    value: Any, place: str, siblings: dict[str, Any], depth: int, seen: set[int]
+    value: Any, place: str, siblings: dict[str, Any], depth: int, seen: set[int], budget: Budget
 ) -> Iterator[Candidate]:
     if depth > DEEPEST or id(value) in seen:
         return
@@ -71,30 +78,32 @@ def _walk(
     if isinstance(value, tuple | list):
         for i, item in enumerate(value[:16]):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
             if isinstance(item, dict | Instance):
-                yield from _walk(item, _join(place, str(i)), {}, depth + 1, seen)
+                yield from _walk(item, _join(place, i, budget), {}, depth + 1, seen, budget)
         return
     fields = fields_of(value)
     if fields is None:
         return
+    budget.spend(len(fields))
     if isinstance(value, Instance) and str(value.made_by) == _TENSORFLOW:
-        tensors = dict(_of_tensorflow(fields, "", Budget(0)))
+        tensors = dict(_of_tensorflow(fields, "", budget))
         if tensors:
             about = {"class": _TENSORFLOW, "arguments": fields.get("static_kwargs", {})}
             yield Candidate(place, tensors, about, siblings)
         return
     if "_modules" in fields:  # a module of torch's
-        tensors = dict(_of_module(fields, "", set()))
+        tensors = dict(_of_module(fields, budget))
         if tensors:
             yield Candidate(place, tensors, _about(value, fields), siblings)
         return
     tensors = {name: t for name, t in fields.items() if isinstance(name, str) and is_tensor(t)}
     if tensors:
         beside = {name: v for name, v in fields.items() if name not in tensors}
-        yield Candidate(place, tensors, _about(value, fields), beside | siblings)
+        yield Candidate(place, tensors, _about(value, fields), ChainMap(siblings, beside))
     beside = {name: v for name, v in fields.items() if isinstance(name, str)}
     for name, item in fields.items():
         if isinstance(item, dict | Instance | tuple | list):
-            yield from _walk(item, _join(place, str(name)), beside, depth + 1, seen)
+            inner = _join(place, name, budget)
+            yield from _walk(item, inner, beside, depth + 1, seen, budget)
 
 
 def _of_tensorflow(
@@ -104,19 +113,19 @@ def _of_tensorflow(
 
     Raises:
         CheckpointError: its components lie in each other more often than weights need."""
-    budget.spend(1)
     variables = fields.get("variables")
-    for item in variables if isinstance(variables, list) else ():  # pyright: ignore
+    variables = variables if isinstance(variables, list) else []
+    budget.spend(1 + len(variables))
+    for item in variables:
         match item:
             case (str() as name, value) if is_tensor(value):
-                yield f"{prefix}{name}", value
+                yield _paid(f"{prefix}{name}", budget), value
             case _:
                 continue
-    components = fields.get("components")
-    for name, part in components.items() if isinstance(components, dict) else ():  # pyright: ignore
+    for name, part in _items(fields.get("components"), budget):
         inner = fields_of(part)
         if inner is not None and prefix.count("/") < DEEPEST:
-            yield from _of_tensorflow(inner, f"{prefix}{name}/", budget)
+            yield from _of_tensorflow(inner, _paid(f"{prefix}{name}/", budget), budget)
 
 
 def of_program(content: Any) -> dict[str, Tensor]:
@@ -132,9 +141,8 @@ def of_program(content: Any) -> dict[str, Tensor]:
         value, place, depth = stack.pop()
         if not isinstance(value, Instance) or depth > NESTED:
             continue
-        budget.spend(1 + len(value.fields))
         for name, item in value.fields.items():
-            inner = _join(place, str(name))
+            inner = _join(place, name, budget)
             if is_tensor(item):
                 found[inner] = item
             stack.append((item, inner, depth + 1))
@@ -185,22 +193,40 @@ def arguments_of(about: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _of_module(fields: dict[Any, Any], prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+def _of_module(fields: dict[Any, Any], budget: Budget) -> Iterator[tuple[str, Tensor]]:
     """A module's parameters and buffers, by the names of its state dict."""
-    if id(fields) in seen:
-        return
-    seen.add(id(fields))
-    for kind in ("_parameters", "_buffers"):
-        values = fields.get(kind)
-        for name, value in values.items() if isinstance(values, dict) else ():  # pyright: ignore
-            if is_tensor(value):
-                yield f"{prefix}{name}", value  # pyright: ignore[reportReturnType]
-    modules = fields.get("_modules")
-    for name, module in modules.items() if isinstance(modules, dict) else ():  # pyright: ignore
-        inner = fields_of(module)
-        if inner is not None:
-            yield from _of_module(inner, f"{prefix}{name}.", seen)
+    seen: set[int] = set()
+    stack = [(fields, "")]
+    while stack:
+        fields, place = stack.pop()
+        if id(fields) in seen:
+            continue
+        seen.add(id(fields))
+        for kind in ("_parameters", "_buffers"):
+            for name, value in _items(fields.get(kind), budget):
+                if is_tensor(value):
+                    yield _join(place, name, budget), value
+        inner = [
+            (found, _join(place, name, budget))
+            for name, module in _items(fields.get("_modules"), budget)
+            if (found := fields_of(module)) is not None
+        ]
+        stack += reversed(inner)  # the first is the next
 
 
-def _join(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
+def _items(value: object, budget: Budget) -> Iterable[tuple[Any, Any]]:
+    """Those of a dictionary; none of anything else."""
+    if not isinstance(value, dict):
+        return ()
+    budget.spend(len(value))
+    return value.items()
+
+
+def _join(place: str, name: object, budget: Budget) -> str:
+    """The place of what lies at ``name`` within ``place``."""
+    return _paid(f"{place}.{name}" if place else str(name), budget)
+
+
+def _paid(name: str, budget: Budget) -> str:
+    budget.spend(1 + len(name) // STEP)
+    return name

@@ -7,7 +7,7 @@ import io
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -15,12 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from .containers import Container, Zip
+from .containers import FILE_LIMIT, Container, Zip
 from .dataset import Labels, Pixels
 from .source import Block, Source
 
 # Pixels that are handed on at a time, bytes.
 BLOCK = 1 << 22
+# What is unpacked and held as a whole may not be more, bytes: an IDX file's values, and labels,
+# which become int64. It is 1.4 million pictures of MNIST's size.
+WHOLE_LIMIT = 1 << 30
+# Bytes of an array's header, which numpy too takes no longer: shape and type.
+LONGEST_HEADER = 10_000
 
 # ---- MNIST --------------------------------------------------------------------------------------
 
@@ -76,7 +81,12 @@ def _idx(container: Container, name: str, axes: int) -> NDArray[np.uint8]:
         magic, *shape = struct.unpack(f">{1 + axes}I", file.read(4 * (1 + axes)))
         if magic != IDX_MAGIC + axes:
             raise ValueError(f"begins with {magic:#x}, not {IDX_MAGIC + axes:#x}")
+        if what := _odd_size(shape):
+            raise ValueError(what)
         size = math.prod(shape)
+        most = WHOLE_LIMIT if axes > 1 else WHOLE_LIMIT // 8
+        if name.endswith(".gz") and size > most:
+            raise ValueError(f"unpacks to {size} bytes; at most {most} are read of a gzip file")
         content = file.read(size)  # no more, whatever a gzip file would unpack to
         if len(content) < size:
             raise ValueError(f"is cut off: has {len(content)} of {size} values")
@@ -84,6 +94,14 @@ def _idx(container: Container, name: str, axes: int) -> NDArray[np.uint8]:
         text = f"{container.path}: {name}: not an IDX file of MNIST: {error}. Fetch it again"
         raise DataError(text) from error
     return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _odd_size(shape: Sequence[int]) -> str:
+    """What is wrong with the size of pictures, uint8 ``[n ...]``; empty: nothing."""
+    size = math.prod(shape[1:])
+    if 0 < size <= FILE_LIMIT:
+        return ""
+    return f"has the shape {list(shape)}: pictures of {size} bytes; they may have 1 to {FILE_LIMIT}"
 
 
 def _blocks(images: Pixels, labels: Labels) -> Iterator[Block]:
@@ -143,6 +161,8 @@ def npz(container: Container) -> Source | None:
         raise DataError(f"{container.path}: has {', '.join(names)}; needs an array named {known}")
     images = _array(container, pair[0])
     channels_last = _channels_last(images)
+    if what := _odd_size(images.shape):
+        raise _unusable(images, what)
     labels = _npz_labels(container, pair[1], images.shape[0]) if pair[1] in names else None
 
     def parts() -> Iterator[Block]:
@@ -169,6 +189,10 @@ def _array(container: Zip, name: str) -> _Array:
             raise ValueError("holds Python objects, which are not read; save plain numbers")
         if fortran and len(shape) > 1:
             raise ValueError("is in Fortran's order; save numpy.ascontiguousarray of it")
+        if any(length < 0 for length in shape):
+            raise ValueError(f"has the shape {list(shape)}, with a negative length. Write it again")
+        if math.prod(shape) * dtype.itemsize > container.members[f"{name}.npy"].size:
+            raise ValueError(f"is cut off: it has the shape {list(shape)}. Write it again")
     except Exception as error:
         raise DataError(f"{container.path}: {name} {error}") from error
     return _Array(container, f"{name}.npy", shape, dtype)
@@ -176,10 +200,14 @@ def _array(container: Zip, name: str) -> _Array:
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     versions = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
+        (1, 0): (2, np.lib.format.read_array_header_1_0),
+        (2, 0): (4, np.lib.format.read_array_header_2_0),
     }
-    return versions[np.lib.format.read_magic(file)](file)
+    width, read = versions[np.lib.format.read_magic(file)]
+    length = file.read(width)
+    if (size := int.from_bytes(length, "little")) > LONGEST_HEADER:
+        raise ValueError(f"has a header of {size} bytes, which no shape and type need")
+    return read(io.BytesIO(length + file.read(size)))
 
 
 def _channels_last(images: _Array) -> bool:
@@ -205,6 +233,8 @@ def _npz_labels(container: Zip, name: str, count: int) -> Labels:
             f"is {array.dtype} {list(array.shape)}; labels are integers "
             f"[{count}], one for each image",
         )
+    if 8 * count > WHOLE_LIMIT:
+        raise _unusable(array, f"has {count} labels; at most {WHOLE_LIMIT // 8} are read")
     labels = np.concatenate([np.empty(0, np.int64), *(r.ravel() for r in array.rows(1 << 20))])
     labels = labels.astype(np.int64)
     if labels.min(initial=0) < 0:

@@ -1,16 +1,14 @@
 """CIFAR-10 and CIFAR-100 as torchvision keeps them, and CIFAR-10 packed into sheets.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Its batches are pickles;
-they are read by an unpickler that knows arrays and nothing else.
+they are read by the importers' reader, which runs nothing, and here knows arrays and nothing else.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
 import re
-import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,7 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...errors import DataError
+from ...errors import CheckpointError, DataError
+from ...importers.calls import CALLS
+from ...importers.machine import Budget, Machine
+from ...importers.pickles import load
+from ...importers.values import NumpyArray
 from .containers import Container
 from .dataset import Pixels
 from .pictures import is_picture, reason
@@ -47,7 +49,7 @@ def cifar10(container: Container) -> Source | None:
         if f"{folder}data_batch_1" in container.members:
             batch = re.compile(re.escape(folder) + r"data_batch_\d+")
             files = sorted(filter(batch.fullmatch, container.members))
-            return _batches(container, "CIFAR-10", files, b"labels", CIFAR10_CLASSES)
+            return _batches(container, "CIFAR-10", files, "labels", CIFAR10_CLASSES)
     return None
 
 
@@ -57,14 +59,14 @@ def cifar100(container: Container) -> Source | None:
         train, meta = f"{folder}train", f"{folder}meta"
         if {train, meta} <= container.members.keys():
             with _named(container, meta, "CIFAR-100's class names"):
-                names = _content(container, meta)[b"fine_label_names"]
-                class_names = tuple(name.decode() for name in names)
-            return _batches(container, "CIFAR-100", [train], b"fine_labels", class_names)
+                names = _content(container, meta)["fine_label_names"]
+                class_names = tuple(map(_text, _list(names)))
+            return _batches(container, "CIFAR-100", [train], "fine_labels", class_names)
     return None
 
 
 def _batches(
-    container: Container, layout: str, files: list[str], key: bytes, class_names: tuple[str, ...]
+    container: Container, layout: str, files: list[str], key: str, class_names: tuple[str, ...]
 ) -> Source:
     members = {name: container.members[name] for name in files}
     count = sum(member.size // IMAGE_BYTES for member in members.values())
@@ -78,9 +80,12 @@ def _batches(
     return Source(layout, members, count, parts, class_names)
 
 
-def _batch(content: Any, key: bytes, classes: int) -> Block:
-    pixels = np.asarray(content[b"data"], np.uint8).reshape(-1, 3, SIDE, SIDE)
-    labels = [int(label) for label in content[key]]
+def _batch(content: dict[str, Any], key: str, classes: int) -> Block:
+    data = content["data"]
+    if not isinstance(data, NumpyArray):
+        raise ValueError("its data is no array")
+    pixels = np.asarray(data.tensor().numpy(), np.uint8).reshape(-1, 3, SIDE, SIDE)
+    labels = [int(label) for label in _list(content[key])]
     if len(labels) != len(pixels) or not set(labels) <= set(range(classes)):
         raise ValueError(f"needs {len(pixels)} labels below {classes}, one for each image")
     return Block(pixels.transpose(0, 2, 3, 1), np.array(labels, np.int64))
@@ -97,31 +102,43 @@ def _named(container: Container, name: str, what: str) -> Generator[None]:
         raise DataError(text) from error
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads what CIFAR's batches hold, dicts of bytes and arrays, and refuses the rest."""
-
-    ALLOWED = frozenset(
-        {
-            ("numpy", "dtype"),
-            ("numpy", "ndarray"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("_codecs", "encode"),
-        }
+# What batches may have called, to rebuild their arrays.
+_ARRAYS = {
+    name: CALLS[name]
+    for name in (
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.numeric._frombuffer",
+        "numpy.dtype",
+        "_codecs.encode",
     )
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
-        return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
+}
 
 
-def _content(container: Container, name: str) -> Any:
-    with warnings.catch_warnings():
-        # numpy 2.4 dislikes how Python 2's numpy, which wrote the files, spelled dtypes.
-        warnings.simplefilter("ignore")
-        file = io.BytesIO(container.read(name, BATCH_LIMIT))
-        return _ArrayUnpickler(file, encoding="bytes").load()
+def _content(container: Container, name: str) -> dict[str, Any]:
+    """What a batch holds, by name: text of Python 2's, or bytes."""
+    memory = memoryview(container.read(name, BATCH_LIMIT))
+    try:
+        content = load(Machine(memory, _ARRAYS, _elsewhere, Budget(len(memory))))
+    except CheckpointError as error:  # the rest is advice on files of weights
+        raise ValueError(str(error).partition(". ")[0]) from error
+    if type(content) is not dict:
+        raise ValueError("holds no dictionary")
+    return {_text(key): value for key, value in content.items() if isinstance(key, str | bytes)}
+
+
+def _elsewhere(identity: object) -> object:
+    raise ValueError("its values lie elsewhere")
+
+
+def _text(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode()
+
+
+def _list(value: Any) -> Sequence[Any]:
+    found = value.tensor().tolist() if isinstance(value, NumpyArray) else value
+    if not isinstance(found, list | tuple):
+        raise ValueError("its labels, or their names, are no list")
+    return found
 
 
 def cifar10_sheets(container: Container) -> Source | None:

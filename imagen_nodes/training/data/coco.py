@@ -44,7 +44,7 @@ def coco(container: Container) -> Source | None:
         files = {folder + str(image["file_name"]): image["id"] for image in content["images"]}
         present = {name: files[name] for name in container.members if name in files}
         labels = {n: number[largest[image]] for n, image in present.items() if image in largest}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         text = f"not the annotations of COCO's instances: {type(error).__name__} {error}"
         raise DataError(f"{container.path}: {found[0]}: {text}") from error
     if not labels:

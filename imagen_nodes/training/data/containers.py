@@ -31,8 +31,8 @@ Reader = Callable[[], bytes]
 
 
 class Member(NamedTuple):
-    """A file: its size in bytes, and what changes with its content: a zip's CRC-32, elsewhere the
-    modification time."""
+    """A file: its size in bytes, and what changes with its content: a zip's CRC-32, in a tar its
+    modification time and that of the tar together, elsewhere the modification time."""
 
     size: int
     stamp: int
@@ -190,13 +190,16 @@ class Tar(_Archive):
 
     def _scan(self) -> dict[str, Member]:
         found: dict[str, Member] = {}
+        _, changed = self._state
         while (info := self._tar.next()) is not None:
             self._tar.members.clear()  # pyright: ignore  # which would grow by a kilobyte a file
             name = info.name.removeprefix("./")
             if info.isreg() and not info.issparse() and _inside(name):
                 self._offsets[name] = info.offset_data
+                # That of the tar too: those of members are often all the same, as for tars that
+                # must come out alike whenever they are written.
                 stamp = round(info.mtime) if math.isfinite(info.mtime) else 0
-                found[name] = Member(info.size, stamp)
+                found[name] = Member(info.size, stamp + changed)
         return found
 
     def read(self, name: str, limit: int | None = None) -> bytes:

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from imagen_nodes.errors import CheckpointError
-from imagen_nodes.importers import calls, candidates, containers, machine, names, opcodes
-from imagen_nodes.importers.containers import open_foreign
+from imagen_nodes.importers import calls, candidates, containers, formats, machine, names, opcodes
+from imagen_nodes.importers.containers import Foreign, open_foreign
 from imagen_nodes.importers.values import Global, Instance, NumpyArray, StoredTensor
 
 
@@ -489,8 +489,9 @@ def test_a_value_in_many_places_is_not_named_in_each(
         made.state = shared if way == "state" else {"_modules": {}, "_parameters": shared}
     if way == "names":
         content = {"_modules": {"x" * 100_000: {"_parameters": shared}}}
-    with pytest.raises(CheckpointError, match="far more work"):
-        candidates.candidates(content)
+    monkeypatch.setattr(formats, "open_foreign", lambda path: Foreign(path, "pickle", content))
+    with pytest.raises(CheckpointError, match=r"^a\.pth: it asks for far more work"):
+        formats.read(Path("a.pth"))
 
 
 def test_a_dictionary_of_many_is_walked_once() -> None:

@@ -27,7 +27,7 @@ from . import (
     translation,
 )
 from .candidates import Candidate, candidates
-from .containers import open_foreign
+from .containers import Foreign, open_foreign
 from .imported import Imported, Other
 from .told import Told
 
@@ -107,6 +107,13 @@ class Contents:
     """Candidates of no known format, and by format why not."""
 
 
+def _candidates(foreign: Foreign) -> list[Candidate]:
+    try:
+        return candidates(foreign.content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{foreign.path}: {error}") from None
+
+
 def read(
     path: Path,
     layers: str = "",
@@ -125,7 +132,7 @@ def read(
         UsageError: ``layers`` or ``told`` does not fit."""
     told = told or {}
     foreign = open_foreign(path)
-    encoders = candidates(open_foreign(encoder).content) if encoder else []
+    encoders = _candidates(open_foreign(encoder)) if encoder else []
     with_options: dict[Importer, Importer] = {
         dcgan.generator: partial(dcgan.generator, layers=layers),
         adain.generator: partial(adain.generator, encoders=encoders),
@@ -133,7 +140,7 @@ def read(
     formats = {name: with_options.get(importer, importer) for name, importer in FORMATS.items()}
     options = {"--layers": (layers, dcgan.generator), "--encoder": (encoder, adain.generator)}
     contents = Contents(foreign.container)
-    for found in candidates(foreign.content):
+    for found in _candidates(foreign):
         candidate = replace(found, settings=partial(settings_of, path))
         reasons: dict[str, str] = {}
         for name, importer in formats.items():

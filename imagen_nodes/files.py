@@ -42,7 +42,8 @@ def file_atomically(path: Path) -> Generator[Path]:
 
     Raises:
         StorageError: it cannot be written."""
-    path = Path(os.path.realpath(path))  # a link goes on to be one, and leads to what is written
+    if path.is_symlink():  # it goes on to be one, and leads to what is written
+        path = Path(os.path.realpath(path))
     with _put(path, lambda temporary: temporary.replace(path)) as temporary:
         yield temporary
 

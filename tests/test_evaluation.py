@@ -412,7 +412,8 @@ def test_figures_are_printed_and_kept(place, capsys):
     ("call", "code", "text"),
     [
         (["small.safetensors", "--data", "none"], 1, "none: no such folder"),
-        (["none.safetensors", "--data", "real"], 1, "none.safetensors: no such file"),
+        (["none.safetensors", "--data", "real"], 1, "no weights 'none.safetensors'. There is: "),
+        (["x/none.safetensors", "--data", "real"], 1, "x/none.safetensors: no such file"),
         (["small.safetensors", "--data", "real", "--reference", "13"], 1, "it has 12"),
         (["small.safetensors", "--data", "real", "--samples", "3"], 2, "--samples takes 4"),
         (["small.safetensors", "--data", "real", "--reference", "3"], 2, "--reference takes 4"),

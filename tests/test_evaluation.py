@@ -416,6 +416,7 @@ def test_figures_are_printed_and_kept(place, capsys):
         (["x/none.safetensors", "--data", "real"], 1, "x/none.safetensors: no such file"),
         (["small.safetensors", "--data", "real", "--reference", "13"], 1, "it has 12"),
         (["small.safetensors", "--data", "real", "--samples", "3"], 2, "--samples takes 4"),
+        (["small.safetensors", "--data", "real", "--samples", "1" * 13], 2, "4 to 1,000,000"),
         (["small.safetensors", "--data", "real", "--reference", "3"], 2, "--reference takes 4"),
         (["small.safetensors", "--data", "real", "--ensemble"], 2, "restore or enlarge pictures"),
         (["small.safetensors", "--data", "real", "--device", "moon"], 2, "moon"),

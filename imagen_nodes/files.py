@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import IO
@@ -42,7 +43,9 @@ def file_atomically(path: Path) -> Generator[Path]:
 
     Raises:
         StorageError: it cannot be written."""
-    if path.is_symlink():  # it goes on to be one, and leads to what is written
+    # A link goes on to be one, and leads to what is written. Path's own question raises, where a
+    # name is too long to be one.
+    if os.path.islink(path):  # noqa: PTH114
         path = Path(os.path.realpath(path))
     with _put(path, lambda temporary: temporary.replace(path)) as temporary:
         yield temporary
@@ -90,8 +93,7 @@ def _put(path: Path, put: Callable[[Path], object]) -> Generator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
-        temporary.touch(exist_ok=False)
+        temporary = _temporary(path, partial(Path.touch, exist_ok=False))
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
@@ -103,10 +105,12 @@ def _put(path: Path, put: Callable[[Path], object]) -> Generator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
-    """Another name in its folder, which is not longer than names may be where its own is not, and
-    whose file or folder gets the rights that the user's others do."""
-    return path.parent / f".{path.name[:LONGEST_PREFIX]}.{token_hex(8)}{PARTIAL}"
+def _temporary(path: Path, make: Callable[[Path], object]) -> Path:
+    """What ``make`` makes under another name in the folder of ``path``, which is not longer than
+    names may be where its own is not. It has the rights that the user's other files do."""
+    temporary = path.parent / f".{path.name[:LONGEST_PREFIX]}.{token_hex(8)}{PARTIAL}"
+    make(temporary)
+    return temporary
 
 
 @contextmanager
@@ -122,8 +126,7 @@ def folder_atomically(path: Path) -> Generator[Path]:
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _temporary(path)
-            temporary.mkdir()
+            temporary = _temporary(path, Path.mkdir)
         except OSError as error:
             raise StorageError.at(path, error) from error
         yield temporary

@@ -1,10 +1,13 @@
 """Writing: whole or not at all, with the user's rights, and through links."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from imagen_nodes.errors import StorageError
 from imagen_nodes.files import folder_atomically, write_atomically, write_numbered
 
 
@@ -44,3 +47,35 @@ def test_the_longest_names(tmp_path: Path, letter: str) -> None:
         pass
     write_numbered(lambda number: tmp_path / f"{number}{name[:-1]}", 1, lambda file: file)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def write_folder(path: Path) -> None:
+    with folder_atomically(path):
+        pass
+
+
+@pytest.mark.parametrize("write", [lambda path: write_atomically(path, b"x"), write_folder])
+def test_where_nothing_can_be_written(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be made, nothing can be looked for and taken away either."""
+
+    def refused(*arguments: Any, **options: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "in").mkdir()
+    for name in ("touch", "unlink"):
+        monkeypatch.setattr(Path, name, refused)
+    make = Path.mkdir
+    monkeypatch.setattr(
+        Path, "mkdir", lambda path, **kw: make(path, **kw) if path.name == "in" else refused()
+    )
+    with pytest.raises(StorageError, match=r"a: cannot be written: Read-only"):
+        write(tmp_path / "in" / "a")
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be written: File name too long"):
+        write_atomically(tmp_path / ("a" * 300), b"x")
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import tracemalloc
 import types
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -49,6 +51,23 @@ def peak():
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
     return run
+
+
+@pytest.fixture
+def traced():
+    """What is entered to hear afterwards how many bytes Python and numpy held at their highest."""
+
+    @contextmanager
+    def trace():
+        peak = []
+        tracemalloc.start()
+        try:
+            yield peak
+        finally:
+            peak.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+
+    return trace
 
 
 @pytest.fixture

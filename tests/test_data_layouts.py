@@ -9,11 +9,11 @@ import os
 import pickle
 import struct
 import tarfile
-import tracemalloc
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -325,14 +325,13 @@ def test_an_npz_of_another_shape_than_it_says(tmp_path: Path) -> None:
         open_data(npz_of_header(path, (10**12, 8, 8), bytes(64)), 16, 3)
 
 
-def test_arrays_that_unpack_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_that_unpack_to_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced: Any
+) -> None:
     path = npz_of_header(tmp_path / "set.npz", (1,), bytes(1 << 23), 1 << 23)
-    tracemalloc.start()
-    with pytest.raises(DataError, match=r"set\.npz: images .*(?i:header)"):
+    with traced() as peak, pytest.raises(DataError, match=r"set\.npz: images .*(?i:header)"):
         open_data(path, 16, 3)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1 << 22
+    assert peak[0] < 1 << 22
     monkeypatch.setattr(arrays, "WHOLE_LIMIT", 1000)
     path.write_bytes(npz(images=IMAGES, labels=np.array([1, 0, 2])))
     assert len(open_data(path, 16, 3).images) == 3  # read a few at a time

@@ -198,10 +198,8 @@ def _order(state: _Pass, outputs: Sequence[str]) -> list[str]:
 def _add_cycle(state: _Pass, nodes: list[str]) -> None:
     """Of each node's rings the first, and of long ones their beginning: where all nodes link to
     each other, there are more rings than anybody could read."""
-    ring = [*nodes, nodes[0]] if len(nodes) <= LONGEST_RING else [*nodes[:LONGEST_RING], "..."]
-    details = " -> ".join(
-        n if n == "..." else f"{n} ({state.prompt[n].get('class_type')})" for n in ring
-    )
+    named = [f"{n} ({state.prompt[n].get('class_type')})" for n in nodes[:LONGEST_RING]]
+    details = " -> ".join([*named, "..." if len(nodes) > LONGEST_RING else named[0]])
     for node_id in nodes:
         if node_id in state.cyclic:
             continue

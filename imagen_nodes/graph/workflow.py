@@ -96,15 +96,19 @@ def _is_deep(value: Any) -> bool:
 
 def failure(prompt: Prompt, node_id: str, error: Exception) -> RunError:
     """What to say of whatever a node has raised."""
-    from ..tiles import is_out_of_memory
-
     reason = str(error) if isinstance(error, ImagenError | ValueError) else ""
-    if not reason and is_out_of_memory(error):
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = f"out of memory: {first}. Give it fewer or smaller pictures, or enlarge less"
-    reason = reason or f"{type(error).__name__}: {error}"
+    reason = reason or _unforeseen(error)
     where = f"node {node_id} ({title(prompt, node_id)})"
     return RunError(f"{where}: {reason}", node_id, prompt[node_id]["class_type"])
+
+
+def _unforeseen(error: Exception) -> str:
+    from ..tiles import is_out_of_memory  # which imports torch: not for what nodes refuse
+
+    if not is_out_of_memory(error):
+        return f"{type(error).__name__}: {error}"
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"out of memory: {first}. Give it fewer or smaller pictures, or enlarge less"
 
 
 def _object(value: Any) -> dict[str, Any]:

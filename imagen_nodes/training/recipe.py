@@ -70,7 +70,7 @@ class Recipe(Spec):
     """Length of the training, thousands of images shown to the discriminator."""
     begin_with: str | None = None
     """Weights to begin with in place of random ones, of the network that is shipped: a file, or the
-    name of one of those that ship; none: null."""
+    name of some in ``weights``, or that ship; none: null."""
     batch: Annotated[int, Field(ge=2, le=65536)] = 64
     """Images a step."""
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
